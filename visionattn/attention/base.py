@@ -1,0 +1,236 @@
+"""The one interface of every mechanism: image-shaped in, image-shaped out, channels last.
+
+TokenMixer            x [B, *grid, C] -> [B, *grid, C]
+ContextMixer          may look at another map
+QKVAttention          owns qkv and proj; a mechanism writes `attend`
+ContextQKVAttention   both
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visionattn.typing import Grid, Tokens
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a mechanism promises; read by tests and docs, never by models.
+
+    Attributes:
+        paper: where it was published.
+        cost: growth of its multiplications with the number of tokens: "N" or "N^2".
+        grid_dims: grids it accepts, by their number of dimensions.
+        permutation_equivariant: permuting the tokens permutes the output and changes nothing else.
+        convex: each head's output is a convex combination of the values it sees.
+        softmax_limit: options under which it equals `SoftmaxAttention` with the same weights; None if there are none.
+    """
+
+    paper: str
+    cost: str
+    grid_dims: tuple[int, ...] = (1, 2, 3)
+    permutation_equivariant: bool = False
+    convex: bool = False
+    softmax_limit: Mapping[str, Any] | None = field(default=None)
+
+
+class TokenMixer(nn.Module):
+    """Mixes the tokens of a map; the block around it adds residual, norm and drop path.
+
+    Args:
+        dim: channels C of the map.
+        grid: where position-bound parameters are learned; a mechanism without any ignores it.
+    """
+
+    claims: ClassVar[Claims]
+
+    def __init__(self, dim: int, grid: Sequence[int] | None = None) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim={dim} is not a number of channels; it must be 1 or more")
+        self.dim = dim
+        self.grid: Grid | None = None if grid is None else tuple(grid)
+
+    @abstractmethod
+    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+        """The mixed map.
+
+        Args:
+            x: [B, *grid, C], the grid of one to three dimensions (those in `claims.grid_dims`).
+            mask: [B, *grid] bool, True where a token is real; None if all are.
+        """
+
+    def check_map(self, x: Tensor, mask: Tensor | None, name: str = "x") -> None:
+        """Raises ValueError unless `x` is a map that this mechanism takes and `mask` fits it."""
+        dims = self.claims.grid_dims
+        if x.dim() - 2 not in dims or x.shape[-1] != self.dim:
+            grids = " or ".join(("[B, N, {0}]", "[B, H, W, {0}]", "[B, D, H, W, {0}]")[n - 1] for n in dims)
+            raise ValueError(
+                f"{type(self).__name__} expects {name} of shape {grids.format(self.dim)} (channels last), "
+                f"got {list(x.shape)}"
+            )
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:-1]):
+            raise ValueError(
+                f"{type(self).__name__} expects a bool mask of shape {list(x.shape[:-1])} for {name} "
+                f"(True = real), got {mask.dtype} {list(mask.shape)}"
+            )
+
+
+class ContextMixer(TokenMixer):
+    """A mixer whose queries may look at another map."""
+
+    @abstractmethod
+    def forward(  # type: ignore[override]  # positional order: the context comes before the masks
+        self,
+        x: Tokens,
+        context: Tokens | None = None,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tokens:
+        """The map x after looking at the context.
+
+        Args:
+            x: [B, *grid, C].
+            context: [B, *context_grid, C]; None looks at x itself.
+            mask: [B, *grid] bool, True where a token of x is real.
+            context_mask: [B, *context_grid] bool, True where a token of the context is real.
+        """
+
+
+class QKVAttention(TokenMixer):
+    """Multi-head attention with timm's parameter names: `qkv` and `proj` around the hook `attend`.
+
+    Args:
+        num_heads: heads; divides key_dim and value_dim.
+        key_dim: width of q and of k over all heads; dim if None.
+        value_dim: width of v over all heads; dim if None.
+        qkv_bias: a bias on q, k and v.
+        attn_drop: dropout inside `attend`, where the mechanism has attention weights to drop.
+        proj_drop: dropout of the output.
+    Raises:
+        ValueError: num_heads does not divide a width, or a dropout is no probability.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        grid: Sequence[int] | None = None,
+        *,
+        num_heads: int = 8,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__(dim, grid)
+        self.num_heads = num_heads
+        self.key_dim = dim if key_dim is None else key_dim
+        self.value_dim = dim if value_dim is None else value_dim
+        for name, width in (("key_dim" if key_dim else "dim", self.key_dim), ("value_dim", self.value_dim)):
+            check_heads(num_heads, width, name)
+        for name, drop in (("attn_drop", attn_drop), ("proj_drop", proj_drop)):
+            if not 0.0 <= drop <= 1.0:
+                raise ValueError(f"{name}={drop} is no probability; use a number from 0 to 1")
+        self.attn_drop = attn_drop
+        self.qkv = nn.Linear(dim, 2 * self.key_dim + self.value_dim, bias=qkv_bias)
+        self.proj = nn.Linear(self.value_dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @abstractmethod
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None = None
+    ) -> Tensor:
+        """The attended values.
+
+        Args:
+            q: [B, heads, N, D], the tokens of q_grid in row-major order.
+            k: [B, heads, M, D].
+            v: [B, heads, M, E].
+            q_grid, kv_grid: extents whose products are N and M.
+            mask: [B, M] bool, True where a key is real.
+        Returns:
+            [B, heads, N, E].
+        """
+
+    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+        self.check_map(x, mask)
+        return self._attend_map(x, None, mask)
+
+    def _attend_map(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Projects, attends, merges the heads; mask belongs to the keys."""
+        grid: Grid = tuple(x.shape[1:-1])
+        if context is None:
+            kv_grid = grid
+            q, k, v = torch.tensor_split(self.qkv(x.flatten(1, -2)), (self.key_dim, 2 * self.key_dim), dim=-1)
+        else:
+            kv_grid = tuple(context.shape[1:-1])
+            q, k, v = self._project_two(x.flatten(1, -2), context.flatten(1, -2))
+        out = self.attend(
+            self._split_heads(q),
+            self._split_heads(k),
+            self._split_heads(v),
+            grid,
+            kv_grid,
+            None if mask is None else mask.flatten(1),
+        )
+        out = out.transpose(1, 2).flatten(2)  # [B, N, value_dim]
+        return self.proj_drop(self.proj(out)).reshape(x.shape)
+
+    def _project_two(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q from x; k and v from the context; by slices of the one qkv weight."""
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(x, weight[: self.key_dim], None if bias is None else bias[: self.key_dim])
+        kv = F.linear(context, weight[self.key_dim :], None if bias is None else bias[self.key_dim :])
+        return q, kv[..., : self.key_dim], kv[..., self.key_dim :]
+
+    def _split_heads(self, tokens: Tensor) -> Tensor:
+        return tokens.reshape(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)  # [B, heads, N, d]
+
+
+class ContextQKVAttention(QKVAttention, ContextMixer):
+    """Those of the QKV family that can look at another map."""
+
+    def forward(  # type: ignore[override]  # positional order: the context comes before the masks
+        self,
+        x: Tokens,
+        context: Tokens | None = None,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tokens:
+        self.check_map(x, mask)
+        if context is None:
+            check_no_context_mask(self, context_mask)
+            return self._attend_map(x, None, mask)
+        self.check_map(context, context_mask, name="context")
+        check_same_batch(self, x, context)
+        return self._attend_map(x, context, context_mask)
+
+
+def check_heads(num_heads: int, width: int, name: str) -> None:
+    """Raises ValueError unless num_heads divides width; the message lists those that do."""
+    if num_heads < 1 or width % num_heads:
+        divisors = [str(n) for n in range(1, width + 1) if width % n == 0]
+        shown = divisors[0] if len(divisors) == 1 else f"{', '.join(divisors[:-1])} or {divisors[-1]}"
+        raise ValueError(f"num_heads={num_heads} does not divide {name}={width}; use {shown}")
+
+
+def check_no_context_mask(mixer: TokenMixer, context_mask: Tensor | None) -> None:
+    """Raises ValueError if a context_mask came without a context."""
+    if context_mask is not None:
+        raise ValueError(f"{type(mixer).__name__} got a context_mask without a context; pass mask= for x itself")
+
+
+def check_same_batch(mixer: TokenMixer, x: Tensor, context: Tensor) -> None:
+    """Raises ValueError unless x and the context have one batch size."""
+    if len(x) != len(context):
+        raise ValueError(
+            f"{type(mixer).__name__} expects a context with the batch size of x: {len(x)}, got {len(context)}"
+        )
