@@ -82,6 +82,10 @@ def golden(folder: str, family: str, keep: Callable[[dict[str, Any]], bool] = la
     return cases
 
 
+def _skipped(reason: str) -> list[Any]:
+    return [pytest.param(None, marks=pytest.mark.skip(reason=reason))]
+
+
 def assert_golden(case: Golden, out: Tensor, inputs: dict[str, Tensor], params: dict[str, Tensor], tol: float) -> None:
     """The output and every recorded gradient agree within tol, relative to the largest recorded number.
 
