@@ -1,0 +1,1 @@
+"""Readers, pipelines and made-up data."""
