@@ -1,0 +1,80 @@
+"""Attention as a residual on a backbone's feature map: the plug-in of OpenMMLab configs and of `insert_attention`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from visionattn.attention.build import build_attention
+from visionattn.registry import MODELS
+from visionattn.typing import AttentionConfig, Feature
+
+
+@MODELS.register_module()
+class AttentionPlugin(nn.Module):
+    """x + gamma * attention(norm(x)) on a channels-first map; gamma [C] starts at zero, so nothing changes at insertion.
+
+    gamma is a parameter of this module, not a zeroed convolution or norm inside it, because a host's `init_weights`
+    refills every convolution and norm it finds.
+
+    In an OpenMMLab backbone:
+    `plugins=[dict(cfg=dict(type="visionattn.AttentionPlugin", attention=dict(type="EfficientAttention")),
+    stages=(False, False, True, True), position="after_conv3")]`; two in one block need a `postfix` in their cfg.
+    mmseg's ResNet feeds every plug-in of one position the same map and keeps only the last answer: give them
+    different positions there, or use `insert_attention`.
+
+    Args:
+        in_channels: C, given by the host.
+        attention: a mechanism's name or config.
+        grid: where position-bound parameters are learned; a `grid` in the attention's config serves as well.
+        norm: a LayerNorm over the channels before the attention.
+        zero_init: False is the published x + attention(norm(x)), without gamma.
+        channels_last: maps are [B, *grid, C], as between the stages of Swin.
+    Raises:
+        KeyError, TypeError, ValueError: as `build_attention`.
+    """
+
+    _abbr_ = "attention_plugin"  # mmcv names the child of the host by it
+
+    def __init__(
+        self,
+        in_channels: int,
+        attention: AttentionConfig,
+        grid: Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        zero_init: bool = True,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.channels_last = channels_last
+        self.norm = nn.LayerNorm(in_channels) if norm else nn.Identity()
+        self.attn = build_attention(attention, in_channels, grid)
+        self.gamma = nn.Parameter(torch.zeros(in_channels)) if zero_init else None
+
+    def forward(self, x: Feature, mask: Tensor | None = None) -> Feature:
+        """The map after attention, in the layout and dtype of x.
+
+        Args:
+            x: [B, C, *grid], the grid of one to three dimensions; [B, *grid, C] if `channels_last`.
+            mask: [B, *grid] bool, True where a position is real; None if all are.
+        Raises:
+            ValueError: x or the mask has another shape.
+        """
+        channel_axis = -1 if self.channels_last else 1
+        if not 3 <= x.dim() <= 5 or x.shape[channel_axis] != self.in_channels:
+            layout = f"[B, *grid, {self.in_channels}]" if self.channels_last else f"[B, {self.in_channels}, *grid]"
+            raise ValueError(
+                f"AttentionPlugin expects a map {layout} with a grid of one to three dimensions, got {list(x.shape)}"
+            )
+        tokens = x if self.channels_last else x.movedim(1, -1)
+        mixed = self.attn(self.norm(tokens), mask=mask).to(x.dtype)
+        if self.gamma is None:
+            return x + (mixed if self.channels_last else mixed.movedim(-1, 1))
+        gamma = self.gamma.to(x.dtype)
+        if self.channels_last:
+            return torch.addcmul(x, mixed, gamma)
+        return torch.addcmul(x, mixed.movedim(-1, 1), gamma.view(-1, *[1] * (x.dim() - 2)))
