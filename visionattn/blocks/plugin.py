@@ -14,7 +14,7 @@ from visionattn.typing import AttentionConfig, Feature
 
 @MODELS.register_module()
 class AttentionPlugin(nn.Module):
-    """x + gamma * attention(norm(x)) on a channels-first map; gamma [C] starts at zero, so nothing changes at insertion.
+    """x + gamma * attention(norm(x)) on a feature map; gamma [C] starts at zero, so that nothing changes at insertion.
 
     gamma is a parameter of this module, not a zeroed convolution or norm inside it, because a host's `init_weights`
     refills every convolution and norm it finds.
