@@ -53,3 +53,21 @@ HOOKS = _child(roots.HOOKS, "visionattn.engine", "visionattn.segmentation")
 RUNNERS = _child(roots.RUNNERS, "visionattn.engine")
 OPTIM_WRAPPERS = _child(roots.OPTIM_WRAPPERS, "visionattn.engine")
 LOG_PROCESSORS = _child(roots.LOG_PROCESSORS, "visionattn.engine")
+
+# Nothing of ours yet, but a Runner in our scope asks these roots for a child, and warns where there is none.
+for _root in (
+    roots.DATA_SAMPLERS,
+    roots.EVALUATOR,
+    roots.FUNCTIONS,
+    roots.INFERENCERS,
+    roots.LOOPS,
+    roots.MODEL_WRAPPERS,
+    roots.OPTIM_WRAPPER_CONSTRUCTORS,
+    roots.OPTIMIZERS,
+    roots.PARAM_SCHEDULERS,
+    roots.TASK_UTILS,
+    roots.VISBACKENDS,
+    roots.VISUALIZERS,
+    roots.WEIGHT_INITIALIZERS,
+):
+    _child(_root)

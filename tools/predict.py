@@ -1,0 +1,8 @@
+"""visionattn predict CONFIG CHECKPOINT ..., from a checkout."""
+
+import sys
+
+from visionattn.cli.main import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(["predict", *sys.argv[1:]]))

@@ -1,0 +1,40 @@
+"""What the commands that run a config share."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+
+def add_config_options(parser: ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="a path, or a name such as quickstart/segmentation")
+    parser.add_argument("--work-dir", metavar="DIR", help="logs and checkpoints; if not given, work_dirs/NAME")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values over the config's"
+    )
+
+
+def config_from(args: Namespace) -> Config:
+    """The config that the command names, with its options and a work dir."""
+    from visionattn.engine.config import load_config, parse_options
+
+    config = load_config(args.config, parse_options(args.cfg_options))
+    name = Path(config.filename).stem
+    config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs") / name)
+    return config
+
+
+def show_results(runner: Runner) -> None:
+    """Prints where a finished run's checkpoints and pictures are."""
+    work_dir = Path(runner.work_dir)
+    shown = work_dir.relative_to(Path.cwd()) if work_dir.is_relative_to(Path.cwd()) else work_dir
+    checkpoints = sorted(work_dir.glob("*.pth"), key=lambda path: path.stat().st_mtime)
+    if checkpoints:
+        print(f"checkpoints  {shown}: {', '.join(path.name for path in checkpoints)}")
+    for folder in sorted({path.parent for path in Path(runner.log_dir).rglob("*.png")}):
+        print(f"pictures     {shown / folder.relative_to(work_dir)}: {len(list(folder.glob('*.png')))} files")

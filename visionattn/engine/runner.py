@@ -1,0 +1,197 @@
+"""mmengine's Runner with checkpoints that execute nothing, and a terminal that says what matters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mmengine
+from mmengine.dist import master_only
+from mmengine.fileio import join_path
+from mmengine.logging import MMLogger
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import LogProcessor as MMEngineLogProcessor
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner import checkpoint as checkpoints
+from torch import nn
+
+from visionattn.engine.plain import plain, plain_items, plain_message_hub, plain_scheduler, restore_message_hub
+from visionattn.engine.reading import make_mmengine_read_safely
+from visionattn.engine.terminal import LogProcessor, RunSummaryHook, make_terminal_quiet
+from visionattn.registry import RUNNERS
+from visionattn.weights.loading import find_state_dict, load_state_dict
+
+make_mmengine_read_safely()
+
+_RESUMABLE = ("meta", "message_hub", "optimizer")
+
+
+@RUNNERS.register_module()
+class Runner(MMEngineRunner):
+    """Trains, validates and tests as mmengine's Runner does.
+
+    Differs: every file is read with the allow-list of `visionattn.weights` and no fallback; resuming executes nothing
+    of the checkpoint (mmengine's executes `meta["config"]`); checkpoints are plain data; weights that do not fit are an
+    error unless the config says `load_strict=False`; the terminal shows a summary and progress, the log file all.
+    """
+
+    optim_wrapper: Any
+    param_schedulers: Any
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str | Callable[..., Any] = "default",
+    ) -> None:
+        """Takes up a run where its checkpoint left it: weights, optimiser, schedulers, counters, seed, logged scalars.
+
+        Raises:
+            ValueError: the file cannot be read safely, is another model's, or holds weights only.
+        """
+        checkpoint = self._load(filename, strict=True)
+        lacking = [key for key in _RESUMABLE if key not in checkpoint]
+        if lacking:
+            raise ValueError(
+                f"{filename} holds no {' and no '.join(lacking)}: it cannot be resumed from; "
+                "start from its weights with load_from"
+            )
+        meta = checkpoint["meta"]
+        self.train_loop._epoch = meta["epoch"]
+        self.train_loop._iter = meta["iter"]
+        self._resume_seed(meta.get("seed"))
+        dataset_meta = getattr(self.train_dataloader.dataset, "metainfo", None)
+        if dataset_meta is not None and plain_items(dataset_meta, "metainfo") != meta.get("dataset_meta"):
+            self.logger.warning(f"{filename} was trained on a dataset with other classes or metainfo")
+        restore_message_hub(self.message_hub, checkpoint["message_hub"])
+        if resume_optimizer:
+            self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+            self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+        if resume_param_scheduler and self.param_schedulers is not None and "param_schedulers" in checkpoint:
+            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+            self._resume_schedulers(self.param_schedulers, checkpoint["param_schedulers"])
+        self._has_loaded = True
+        self.logger.info(f"resumed {filename} at epoch {self.epoch}, iteration {self.iter}")
+
+    def load_checkpoint(
+        self, filename: str, map_location: str | Callable[..., Any] = "cpu", strict: bool | None = None
+    ) -> dict[str, Any]:
+        """Loads weights into the model and returns all that the file holds.
+
+        Args:
+            strict: every name and shape must fit; None takes the config's `load_strict`, True if it has none.
+        Raises:
+            ValueError: the file cannot be read safely, or is another model's.
+        """
+        strict = self.cfg.get("load_strict", True) if strict is None else strict
+        checkpoint = self._load(filename, strict)
+        self.logger.info(f"loaded {filename}")
+        return checkpoint
+
+    def _load(self, filename: str, strict: bool) -> dict[str, Any]:
+        checkpoint = checkpoints._load_checkpoint(str(filename), logger="current")
+        checkpoint = {**checkpoint, "state_dict": find_state_dict(checkpoint)}
+        try:
+            self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+            report = load_state_dict(self._plain_model(), checkpoint["state_dict"], strict=strict)
+        except ValueError as error:
+            message = str(error).replace("strict=False loads", "load_strict=False in the config loads")
+            raise ValueError(f"{filename}: {message}") from error
+        if not report.complete:
+            self.logger.warning(f"{filename}: {report}")
+        self._has_loaded = True
+        return checkpoint
+
+    def _plain_model(self) -> nn.Module:
+        """The model without what distributes it or averages its predictions."""
+        model: nn.Module = self.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        return model
+
+    def _resume_seed(self, seed: int | None) -> None:
+        configured = self._randomness_cfg.get("seed")
+        if seed is None or seed == configured:
+            return
+        if configured is not None:
+            self.logger.warning(f"the run was begun with seed {seed}: used instead of the config's {configured}")
+        self._randomness_cfg.update(seed=seed)
+        self.set_randomness(**self._randomness_cfg)
+
+    def _resume_schedulers(self, schedulers: Any, states: Any) -> None:
+        if isinstance(schedulers, dict):
+            for name, some in schedulers.items():
+                self._resume_schedulers(some, states[name])
+            return
+        for scheduler, state in zip(schedulers, states, strict=True):
+            scheduler.load_state_dict(state)
+
+    @master_only
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict[str, Any] | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict[str, Any] | None = None,
+        by_epoch: bool = True,
+        backend_args: dict[str, Any] | None = None,
+    ) -> None:
+        """Writes the run as plain data: `torch.load(weights_only=True)` reads it without any allow-list.
+
+        Raises:
+            TypeError: a state dict holds what plain data cannot say; the message has its name.
+            ValueError: file_client_args, which mmengine has deprecated.
+        """
+        if file_client_args is not None:
+            raise ValueError("file_client_args is deprecated by mmengine; use backend_args")
+        checkpoint: dict[str, Any] = {
+            "meta": self._meta(dict(meta or {}), by_epoch),
+            "state_dict": self._plain_model().state_dict(),
+            "message_hub": plain_message_hub(self.message_hub),
+        }
+        if save_optimizer:
+            checkpoint["optimizer"] = self.optim_wrapper.state_dict()
+        if save_param_scheduler and self.param_schedulers is not None:
+            checkpoint["param_schedulers"] = _scheduler_states(self.param_schedulers)
+        self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+        path = join_path(out_dir, filename, backend_args=backend_args)
+        checkpoints.save_checkpoint(plain(checkpoint, "checkpoint"), path, backend_args=backend_args)
+
+    def _meta(self, meta: dict[str, Any], by_epoch: bool) -> dict[str, Any]:
+        # Hooks save before the loop counts the finished epoch or iteration.
+        meta.setdefault("epoch", self.epoch + 1 if by_epoch else self.epoch)
+        meta.setdefault("iter", self.iter if by_epoch else self.iter + 1)
+        meta.update(
+            cfg=self.cfg.pretty_text,
+            seed=self.seed,
+            experiment_name=self.experiment_name,
+            time=time.strftime("%Y%m%d_%H%M%S"),
+            mmengine_version=mmengine.__version__,
+        )
+        if hasattr(self.train_dataloader.dataset, "metainfo"):
+            meta["dataset_meta"] = plain_items(self.train_dataloader.dataset.metainfo, "metainfo")
+        return plain_items(meta, "meta")
+
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        make_terminal_quiet(logger)
+        return logger
+
+    def build_log_processor(self, log_processor: MMEngineLogProcessor | dict[str, Any]) -> MMEngineLogProcessor:
+        if isinstance(log_processor, dict) and "type" not in log_processor:
+            return LogProcessor(**log_processor)
+        return super().build_log_processor(log_processor)
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        super().register_default_hooks(hooks)
+        self.register_hook(RunSummaryHook())
+
+
+def _scheduler_states(schedulers: Any) -> Any:
+    if isinstance(schedulers, dict):
+        return {name: _scheduler_states(some) for name, some in schedulers.items()}
+    return [plain_scheduler(scheduler.state_dict()) for scheduler in schedulers]

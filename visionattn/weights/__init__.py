@@ -1,0 +1,1 @@
+"""Weights in and out of files, without executing anything that a file says."""
