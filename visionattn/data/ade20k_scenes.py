@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from visionattn.data.scenes import SCENE_CLASSES, SMALLEST_SIDE, render_scene
+from visionattn.data.scene_drawing import render_scene
+from visionattn.data.scenes import SCENE_CLASSES, SCENE_PALETTE, SMALLEST_SIDE
+
+__all__ = ["SCENE_CLASSES", "SCENE_PALETTE", "render_scene", "write_ade20k"]
 
 RECORD = "made_up.json"
 """The file that says with which arguments a folder was made."""
@@ -62,9 +66,10 @@ def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str
     for name, number, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
         if not isinstance(number, int) or isinstance(number, bool) or number < least:
             raise ValueError(f"{name}={number!r} must be a whole number of {least} or more")
-    if len(size) != 2 or any(not isinstance(side, int) or side < SMALLEST_SIDE for side in size):
+    sides = list(size) if isinstance(size, Sequence) else []
+    if len(sides) != 2 or any(not isinstance(side, int) or side < SMALLEST_SIDE for side in sides):
         raise ValueError(f"size={size!r} must be (height, width) of {SMALLEST_SIDE} pixels or more; 128, 128 is usual")
-    return {"renderer": _RENDERER, "train": train, "val": val, "seed": seed, "size": list(size)}
+    return {"renderer": _RENDERER, "train": train, "val": val, "seed": seed, "size": sides}
 
 
 def _is_made(out: Path, record: dict[str, object]) -> bool:

@@ -38,7 +38,7 @@ def place_outline(name: str, center: tuple[float, float], extent: float, angle: 
     c, s = math.cos(angle), math.sin(angle)
     points = OUTLINES[name] @ np.array([[c, s], [-s, c]])
     low, high = points.min(axis=0), points.max(axis=0)
-    return (points - (low + high) / 2) * (extent / (high - low).min()) + center
+    return np.asarray((points - (low + high) / 2) * (extent / (high - low).min()) + center)
 
 
 def place_blob(rng: np.random.Generator, center: tuple[float, float], radius: float) -> NDArray[np.float64]:
@@ -49,9 +49,25 @@ def place_blob(rng: np.random.Generator, center: tuple[float, float], radius: fl
     return _radial(_STEPS, radii) + center
 
 
-def cover(polygon: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
-    """How much of each pixel the polygon covers, [H, W] from 0 to 1 (anti-aliased; the object is where it is > 0.5)."""
-    canvas = np.zeros(size, np.uint8)
-    points = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-    cv2.fillPoly(canvas, [points], 255, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
-    return canvas.astype(np.float32) / np.float32(255)
+def cover(
+    polygon: NDArray[np.float64], size: tuple[int, int], margin: int = 0
+) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+    """Where a polygon is in an image and how much of each pixel there it covers, anti-aliased.
+
+    Args:
+        polygon: [K, 2], x and y in pixels; may reach out of the image.
+        size: height and width of the image.
+        margin: pixels around the polygon that the window takes in.
+    Returns:
+        The window (rows, columns) of the image, and its cover [h, w] from 0 to 1. Object is what is covered more than
+        half.
+    """
+    low = np.maximum(np.floor(polygon.min(axis=0)).astype(int) - margin, 0)
+    high = np.minimum(np.ceil(polygon.max(axis=0)).astype(int) + 1 + margin, size[::-1])
+    width, height = np.maximum(high - low, 0)
+    canvas = np.zeros((height, width), np.uint8)
+    points = np.round((polygon - low) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    if canvas.size:
+        cv2.fillPoly(canvas, [points], 255, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
+    window = slice(low[1], low[1] + height), slice(low[0], low[0] + width)
+    return window, np.divide(canvas, 255, dtype=np.float32)

@@ -34,7 +34,7 @@ def checks(rng: np.random.Generator, size: tuple[int, int], period: float, angle
     c, s = math.cos(angle), math.sin(angle)
     down, across = (y * c + x * s) * 2 / period, (x * c - y * s) * 2 / period
     cells = np.floor(down + rng.random()) + np.floor(across + rng.random())
-    return (1 - 2 * np.mod(cells, 2)).astype(np.float32)
+    return np.asarray(1 - 2 * np.mod(cells, 2), np.float32)
 
 
 def grass(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Field:
@@ -71,7 +71,7 @@ def slope(rng: np.random.Generator, size: tuple[int, int]) -> Field:
     y, x = _axes(size)
     angle = rng.uniform(0, math.tau)
     ramp = y / size[0] * math.sin(angle) + x / size[1] * math.cos(angle)
-    return ((ramp - ramp.min()) / (ramp.max() - ramp.min()) * 2 - 1).astype(np.float32)
+    return np.asarray((ramp - ramp.min()) / (ramp.max() - ramp.min()) * 2 - 1, np.float32)
 
 
 def _axes(size: tuple[int, int]) -> tuple[Field, Field]:
