@@ -1,0 +1,45 @@
+"""Image files as arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+_ORIENTATION = 0x0112
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The image as RGB, [H, W, 3] uint8, turned as its EXIF orientation says.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image that OpenCV decodes.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no image {path}")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{path} cannot be decoded as an image; replace the file or take it out of the list")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) as `read_image` gives them, by the file's header: nothing is decoded.
+
+    Of the EXIF orientation only JPEG's counts; in other formats it may lie behind the pixels.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image that Pillow knows.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no image {path}")
+    try:
+        with Image.open(path) as image:
+            turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is not an image; replace the file or take it out of the list") from error

@@ -1,0 +1,79 @@
+"""Pictures of predictions beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.hooks import Hook
+
+from visionattn.data.images import read_image
+from visionattn.registry import HOOKS
+from visionattn.segmentation.labels import IGNORE
+
+
+@HOOKS.register_module()
+class PictureHook(Hook):
+    """Writes input | truth | prediction | error of some images to work_dir/pictures at every validation and test.
+
+    The images are spread evenly over the dataset and the same each time, so after a training they show its last state.
+
+    Args:
+        number: how many; 0 writes none.
+        ignore_index: the label that is drawn as no class.
+    """
+
+    def __init__(self, number: int = 8, ignore_index: int = IGNORE) -> None:
+        if number < 0:
+            raise ValueError(f"number={number} of pictures must be 0 or more")
+        self.number = number
+        self.ignore_index = ignore_index
+        self._chosen: set[str] = set()
+
+    def before_val_epoch(self, runner: Any) -> None:
+        self._choose(runner.val_dataloader.dataset)
+
+    def before_test_epoch(self, runner: Any) -> None:
+        self._choose(runner.test_dataloader.dataset)
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        self._draw(outputs or (), runner.val_dataloader.dataset.metainfo, folder(runner))
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        self._draw(outputs or (), runner.test_dataloader.dataset.metainfo, folder(runner))
+
+    def _choose(self, dataset: Any) -> None:
+        spread = np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int)
+        self._chosen = {dataset.get_data_info(int(index))["img_path"] for index in spread}
+
+    def _draw(self, samples: Sequence[Any], metainfo: dict[str, Any], out: Path) -> None:
+        from visionattn.visualization.panels import segmentation_panel
+
+        for sample in samples:
+            if sample.img_path not in self._chosen:
+                continue
+            self._chosen.remove(sample.img_path)
+            panel = segmentation_panel(
+                read_image(sample.img_path),
+                sample.gt_sem_seg.data[0].cpu().numpy(),
+                sample.pred_sem_seg.data[0].cpu().numpy(),
+                metainfo["classes"],
+                metainfo["palette"],
+                self.ignore_index,
+            )
+            out.mkdir(parents=True, exist_ok=True)
+            path = out / f"{Path(sample.img_path).stem}.png"
+            if not cv2.imwrite(str(path), panel[..., ::-1]):
+                raise OSError(f"{path} could not be written; is the disk full?")
+
+
+def folder(runner: Any) -> Path:
+    """Where a run's pictures lie."""
+    return Path(runner.work_dir) / "pictures"
