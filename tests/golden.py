@@ -46,6 +46,10 @@ class Golden:
         """Tensors named `prefix.*` ("in", "param", "buffer", "grad", "pgrad"), without the prefix."""
         return {key[len(prefix) + 1 :]: t for key, t in self._arrays.items() if key.startswith(prefix + ".")}
 
+    def leaves(self, prefix: str) -> dict[str, Tensor]:
+        """`group(prefix)` as tensors that collect a gradient."""
+        return {key: t.clone().requires_grad_() for key, t in self.group(prefix).items()}
+
     @property
     def out(self) -> Tensor:
         return self._arrays["out"]
@@ -66,20 +70,14 @@ def golden(folder: str, family: str, keep: Callable[[dict[str, Any]], bool] = la
     """
     index = ROOT / folder / "index.json"
     if not index.is_file():
-        return [
-            pytest.param(None, marks=pytest.mark.skip(reason=f"no golden vectors at {ROOT}: set VISIONATTN_GOLDEN"))
-        ]
+        return _skipped(f"no golden vectors at {ROOT}: set VISIONATTN_GOLDEN")
     rows = {name: row for name, row in json.loads(index.read_text()).items() if row["family"] == family and keep(row)}
     cases = [
         pytest.param(Golden(path, row), id=name)
         for name, row in rows.items()
         if (path := index.parent / f"{name}.npz").is_file()
     ]
-    if not cases:
-        return [
-            pytest.param(None, marks=pytest.mark.skip(reason=f"no golden file of family {family} in {index.parent}"))
-        ]
-    return cases
+    return cases or _skipped(f"no golden file of family {family} in {index.parent}")
 
 
 def _skipped(reason: str) -> list[Any]:
