@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from visionattn.attention.base import Claims, ContextMixer, QKVAttention, TokenMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
+from visionattn.attention.non_local import NonLocalMixer
 
 DIM = 16
 NAMES = list_attention()
@@ -282,14 +283,19 @@ def test_claim_permutation_equivariant(name: str) -> None:
 @every_mechanism
 def test_claim_convex(name: str) -> None:
     """Attending to one-hot values gives the attention matrix: rows that sum to 1, none below 0."""
-    mixer = make(name, main_grid(name))
-    if not isinstance(mixer, QKVAttention):
-        assert not claims(name).convex, "the claim is tested for QKV mechanisms only; drop it or test it here"
-        return
-    grid = main_grid(name)
+    mixer, grid = make(name, main_grid(name)), main_grid(name)
     n = math.prod(grid)
-    q, k = (torch.randn(2, mixer.num_heads, n, 3, dtype=torch.float64) for _ in range(2))
-    weights = mixer.attend(q, k, torch.eye(n, dtype=torch.float64).expand(2, mixer.num_heads, n, n), grid, grid)
+    q, k = (torch.randn(2, 2, n, 3, dtype=torch.float64) for _ in range(2))
+    values = torch.eye(n, dtype=torch.float64).expand(2, 2, n, n)
+    if isinstance(mixer, QKVAttention):
+        mixer = make(name, grid, num_heads=2)
+        weights = mixer.attend(q, k, values, grid, grid)
+    elif name == "NonLocalConcatenation":
+        return  # its hook wants the inner width; a relu over M is no distribution and none is claimed
+    elif isinstance(mixer, NonLocalMixer):
+        weights = mixer.attend(q[:, 0], k[:, 0], values[:, 0])
+    else:
+        pytest.fail("say here how this mechanism attends to given values")
     sums = weights.sum(-1)
     convex = bool((weights >= 0).all() and torch.allclose(sums, torch.ones_like(sums)))
     assert convex == claims(name).convex
@@ -316,7 +322,7 @@ def counted_flops(name: str, grid: tuple[int, ...]) -> int:
 
 @every_mechanism
 def test_claim_cost(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted multiplications of the plain form: cost(2N) - 2 cost(N) is 0 if linear, and grows fourfold if quadratic."""
+    """Counted in the plain form: cost(2N) - 2 cost(N) is 0 if linear, and grows fourfold if quadratic."""
     monkeypatch.setenv("VISIONATTN_KERNELS", "off")
     base = {1: (84,), 2: (14, 14), 3: (7, 7, 7)}[len(main_grid(name))]
     once, twice, fourfold = (counted_flops(name, (factor * base[0], *base[1:])) for factor in (1, 2, 4))

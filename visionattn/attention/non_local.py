@@ -109,7 +109,7 @@ class NonLocal(NonLocalMixer):
         use_scale: divides theta^T phi by the root of the inner width, as mmcv does; the paper's equation 3 does not.
     """
 
-    claims = Claims(paper=_PAPER, cost="N^2", permutation_equivariant=True)
+    claims = Claims(paper=_PAPER, cost="N^2", permutation_equivariant=True, convex=True)
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class NonLocal(NonLocalMixer):
 class NonLocalGaussian(NonLocalMixer):
     """Gaussian: softmax(x^T x) g on the raw channels, no theta and phi."""
 
-    claims = Claims(paper=_PAPER, cost="N^2", permutation_equivariant=True)
+    claims = Claims(paper=_PAPER, cost="N^2", permutation_equivariant=True, convex=True)
 
     def _embeddings(self) -> tuple[nn.Module, nn.Module]:
         return nn.Identity(), nn.Identity()
