@@ -127,6 +127,14 @@ def test_the_ground_alone_makes_a_triangle_tent_or_sail() -> None:
     assert [SCENE_CLASSES[label[0, 0] - 1] for label in labels] == ["meadow", "water", "paving"]
 
 
+def test_an_ignored_kerb_parts_two_grounds() -> None:
+    for seed in range(5):
+        _, labels = draw_scene(Scene((128, 128), ("meadow", "water"), (), seed))
+        for a, b in ((labels[:, 1:], labels[:, :-1]), (labels[1:], labels[:-1])):
+            assert ((a == b) | (a == 0) | (b == 0)).all()
+        assert set(np.unique(labels)) == {0, class_label("meadow"), class_label("water")}
+
+
 def test_colour_alone_is_not_enough(pairs: Pairs) -> None:
     reduced = [(image, labels.astype(np.int64) - 1) for image, labels in pairs]
     reduced = [(image, np.where(labels < 0, 255, labels)) for image, labels in reduced]

@@ -43,6 +43,19 @@ def test_red_is_exactly_where_the_prediction_is_wrong() -> None:
     assert (error[~red].max(axis=-1) == error[~red].min(axis=-1)).all(), "what is right is grey"
 
 
+def test_ignored_pixels_are_no_error() -> None:
+    image, truth, _ = _scene(300, 280)
+    truth[100:200] = 255
+    prediction = np.where(truth == 255, 0, truth)
+    prediction[0, :7] = (truth[0, :7] + 1) % 3
+    other = np.where(truth == 255, 1, prediction)
+    panels = [segmentation_panel(image, truth, p, NAMES, PALETTE) for p in (prediction, other)]
+    width = panels[0].shape[1]
+    np.testing.assert_array_equal(*(panel[:, width * 3 // 4 :] for panel in panels))  # the share in the title included
+    truth[0, :7] = 255
+    assert not (segmentation_panel(image, truth, prediction, NAMES, PALETTE) == WRONG).all(axis=-1).any()
+
+
 def test_full_alpha_shows_the_palette_and_ignored_pixels_are_hatched() -> None:
     image, truth, prediction = _scene(300, 280)
     truth[100:200] = 255

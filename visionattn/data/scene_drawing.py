@@ -80,7 +80,7 @@ def _draw_unlabelled(scene: Scene, image: NDArray[np.float32], labels: NDArray[n
 
 def _surface(thing: Thing, size: tuple[int, int], scale: float) -> NDArray[np.float32]:
     rng = np.random.default_rng(thing.texture)
-    return _shade(thing.color, textures.fill(rng, size, scale), rng.uniform(0.08, 0.22))
+    return _shade(thing.color, textures.fill(rng, size, scale), rng.uniform(0.06, 0.16))
 
 
 def _shade(color: Sequence[float], field: NDArray[np.float32], depth: float) -> NDArray[np.float32]:

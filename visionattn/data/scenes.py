@@ -103,9 +103,9 @@ def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) 
     grounds = tuple(str(ground) for ground in rng.permutation(_GROUNDS)[: rng.integers(1, 3)])
     scene = Scene(size, grounds, (), int(rng.integers(2**31)))
     labels = ground_labels(scene)
-    outlines = [str(outline) for outline in rng.choice(_OUTLINES, rng.integers(3, 7), p=_SHARES)]
+    outlines = [str(outline) for outline in rng.choice(_OUTLINES, rng.integers(3, 6), p=_SHARES)]
     if rng.random() < 0.5:
-        outlines.insert(int(rng.integers(len(outlines) + 1)), "star")
+        outlines = [str(outline) for outline in rng.permutation([*outlines, *["star"] * rng.integers(1, 3)])]
     things: list[Thing] = []
     areas: list[int] = []
     owners = np.full(size, -1, np.int16)  # number of the thing that is seen at a pixel
@@ -128,9 +128,9 @@ def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) 
 
 def _random_thing(rng: np.random.Generator, outline: str, scene: Scene) -> Thing:
     height, width = scene.size
-    smallest = SMALLEST_OBJECT * scene.scale + 1  # one more than promised: the polygon is rounded to pixels
-    extent = rng.uniform(smallest, max(smallest, 0.4 * min(scene.size)))
-    angle = rng.uniform(-0.35, 0.35) if outline == "triangle" else rng.uniform(-math.pi, math.pi)
+    smallest = 1.15 * SMALLEST_OBJECT * scene.scale
+    extent = rng.uniform(smallest, max(smallest, 0.44 * min(scene.size)))
+    angle = rng.uniform(-0.3, 0.3)
     warm = bool(rng.random() < 0.5)
     hue = rng.uniform(*(_WARM if warm else _BLUE)) if outline == "flower" else rng.random()
     color = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.45, 0.95), rng.uniform(0.55, 0.95))
