@@ -1,5 +1,6 @@
 """Where a mechanism is plugged in: residual, norm, drop path and layer scale live here and only here."""
 
 from visionattn.blocks.plugin import AttentionPlugin
+from visionattn.blocks.transformer import ResPostNormTransformerBlock, TransformerBlock
 
-__all__ = ["AttentionPlugin"]
+__all__ = ["AttentionPlugin", "ResPostNormTransformerBlock", "TransformerBlock"]

@@ -22,8 +22,8 @@ class AttentionPlugin(nn.Module):
     In an OpenMMLab backbone:
     `plugins=[dict(cfg=dict(type="visionattn.AttentionPlugin", attention=dict(type="EfficientAttention")),
     stages=(False, False, True, True), position="after_conv3")]`; two in one block need a `postfix` in their cfg.
-    mmseg's ResNet feeds every plug-in of one position the same map and keeps only the last answer: give them
-    different positions there, or use `insert_attention`.
+    mmseg's ResNet gives every plug-in of one position the same map and keeps the last answer alone: give them
+    different positions there, or use `visionattn.InsertedBackbone`.
 
     Args:
         in_channels: C, given by the host.
