@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from visionattn.attention.base import TokenMixer
 from visionattn.blocks import AttentionPlugin
 
 GRIDS = [(11,), (5, 7), (3, 4, 5)]
@@ -79,6 +80,19 @@ def test_keeps_the_dtype_under_autocast(dtype: torch.dtype, zero_init: bool) -> 
         y = AttentionPlugin(8, "SoftmaxAttention", zero_init=zero_init)(x)
     assert y.dtype == dtype
     assert torch.equal(y, x) == zero_init
+
+
+class InFloat32(TokenMixer):
+    """A mechanism that answers in float32 whatever it is asked in."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return x.float() + 1
+
+
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_keeps_the_dtype_whatever_the_mechanism_answers_in(zero_init: bool) -> None:
+    x = torch.randn(2, 8, 5, 7).bfloat16()
+    assert AttentionPlugin(8, InFloat32, zero_init=zero_init)(x).dtype == torch.bfloat16
 
 
 def test_the_mixer_looks_at_the_map_itself() -> None:
