@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
     args = parser.parse_args(argv)
     debug = args.debug or os.environ.get("VISIONATTN_DEBUG") == "1"
+    # Compiled operations of mmcv, which nothing here uses.
+    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``", category=UserWarning)
     try:
         code: int = module.run(args)
     except KeyboardInterrupt:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 def add_config_options(parser: ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a path, or a name such as quickstart/segmentation")
     parser.add_argument("--work-dir", metavar="DIR", help="logs and checkpoints; if not given, work_dirs/NAME")
+    add_cfg_options(parser)
+
+
+def add_cfg_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values over the config's"
     )
@@ -36,5 +40,6 @@ def show_results(runner: Runner) -> None:
     checkpoints = sorted(work_dir.glob("*.pth"), key=lambda path: path.stat().st_mtime)
     if checkpoints:
         print(f"checkpoints  {shown}: {', '.join(path.name for path in checkpoints)}")
-    for folder in sorted({path.parent for path in Path(runner.log_dir).rglob("*.png")}):
-        print(f"pictures     {shown / folder.relative_to(work_dir)}: {len(list(folder.glob('*.png')))} files")
+    pictures = sorted(work_dir.glob("pictures/*.png"))
+    if pictures:
+        print(f"pictures     {shown / 'pictures'}: {len(pictures)} files")

@@ -1,5 +1,7 @@
 """mmengine's Runner, reading and writing checkpoints safely; importing this registers what configs name."""
 
+from visionattn.engine.pictures import TestPicturesHook
 from visionattn.engine.runner import Runner
+from visionattn.engine.terminal import LogProcessor, RunSummaryHook
 
-__all__ = ["Runner"]
+__all__ = ["LogProcessor", "RunSummaryHook", "Runner", "TestPicturesHook"]

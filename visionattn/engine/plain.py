@@ -14,7 +14,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub, print_log
 from torch import Tensor
 
-_ATOMS = (str, int, float, bool, bytes, type(None))
+_ATOMS = (str, int, float, bool, type(None))
 
 
 def plain(value: Any, name: str = "value") -> Any:

@@ -14,7 +14,6 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import LogProcessor as MMEngineLogProcessor
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import checkpoint as checkpoints
-from torch import nn
 
 from visionattn.engine.plain import plain, plain_items, plain_message_hub, plain_scheduler, restore_message_hub
 from visionattn.engine.reading import make_mmengine_read_safely
@@ -104,9 +103,9 @@ class Runner(MMEngineRunner):
         self._has_loaded = True
         return checkpoint
 
-    def _plain_model(self) -> nn.Module:
+    def _plain_model(self) -> Any:
         """The model without what distributes it or averages its predictions."""
-        model: nn.Module = self.model
+        model: Any = self.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         return model

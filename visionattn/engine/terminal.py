@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -28,10 +29,15 @@ _FILE_ONLY = (
     "Saving checkpoint at",
     "Advance dataloader",
     "Auto resumed from",
+    "The previous best checkpoint",
     # mmengine's CheckpointHook warns of its own calls.
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
+    "The prefix is not set in metric class",
 )
+
+# An evaluation that ends in less than ten seconds needs no progress.
+_SHORT_EVALUATION = re.compile(r"(val|test) .*ETA 0:00:0\d$")
 
 
 def make_terminal_quiet(logger: MMLogger) -> None:
@@ -49,7 +55,8 @@ class _TerminalFormatter(logging.Formatter):
 
 
 def _for_people(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(_FILE_ONLY)
+    text = record.getMessage()
+    return not (text.startswith(_FILE_ONLY) or _SHORT_EVALUATION.match(text))
 
 
 @LOG_PROCESSORS.register_module()

@@ -1,0 +1,31 @@
+"""`visionattn test`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from visionattn.cli.options import add_config_options
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_config_options(parser)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file")
+    parser.add_argument("--out", metavar="DIR", help="write input | truth | prediction | error of every image here")
+
+
+def run(args: Namespace) -> int:
+    from visionattn.cli.options import config_from, show_results
+    from visionattn.engine.preflight import check_config
+    from visionattn.engine.runner import Runner
+
+    config = config_from(args)
+    config.load_from, config.resume = args.checkpoint, False
+    if not config.get("test_dataloader"):
+        raise ValueError(f"{config.filename} has no test_dataloader: there is nothing to test on")
+    if args.out:
+        config.custom_hooks = [*(config.get("custom_hooks") or ()), {"type": "TestPicturesHook", "out": args.out}]
+    check_config(config, parts=("test",))
+    runner = Runner.from_cfg(config)
+    runner.test()
+    show_results(runner)
+    return 0

@@ -1,0 +1,171 @@
+"""A trained model on images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+
+from visionattn.engine.config import load_config
+from visionattn.registry import DATASETS, MODELS
+from visionattn.weights.loading import find_state_dict, load_state_dict, read_checkpoint
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+Image = str | Path | np.ndarray
+
+
+def predict(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    inputs: Image | Sequence[Image],
+    device: str | torch.device | None = None,
+) -> list[Any]:
+    """The model's predictions, on the CPU, in the order of the images.
+
+        samples = visionattn.predict("quickstart/segmentation", "iter_1000.pth", "street.jpg")
+        labels = samples[0].pred_sem_seg.data[0]  # [H, W] of the image itself
+
+    Args:
+        config: a path, a config's name, or a Config.
+        checkpoint: read with the allow-list of `visionattn.weights`.
+        inputs: one or several of: image file, folder, glob pattern, RGB array [H, W, 3] uint8.
+        device: the accelerator if there is one, else the CPU.
+    Returns:
+        One data sample an image, as the model's `predict` mode gives it (mmseg's SegDataSample), without logits: those
+        of a thousand images fill any memory. `Predictor` has them.
+    Raises:
+        FileNotFoundError: config, checkpoint or image.
+        ValueError: the checkpoint is another model's; there is no image.
+    """
+    predictor = Predictor(config, checkpoint, device)
+    samples = []
+    for image in expand_inputs(inputs):
+        sample = predictor(image).cpu()
+        if "seg_logits" in sample:
+            del sample.seg_logits
+        samples.append(sample)
+    return samples
+
+
+class Predictor:
+    """A model from a config and a checkpoint, called on one image at a time.
+
+    Args:
+        config, checkpoint, device: as of `predict`.
+    Attributes:
+        classes, palette: names and RGB triples of the labels, by the checkpoint or else the config's dataset; None
+            where neither knows.
+    """
+
+    def __init__(
+        self, config: str | Path | Config, checkpoint: str | Path, device: str | torch.device | None = None
+    ) -> None:
+        config = config if isinstance(config, Config) else load_config(config)
+        content = read_checkpoint(checkpoint)
+        self.device = torch.device(get_device() if device is None else device)
+        self._scope = config.get("default_scope", "mmengine")
+        with DefaultScope.overwrite_default_scope(self._scope):
+            self.model = MODELS.build(_model_config(config))
+            self._loader, self._pipeline = _test_pipeline(config)
+            metainfo = content.get("meta", {}).get("dataset_meta") or _dataset_metainfo(config)
+        self.classes: Sequence[str] | None = metainfo.get("classes")
+        self.palette: Sequence[Sequence[int]] | None = metainfo.get("palette")
+        try:
+            load_state_dict(self.model, find_state_dict(content))
+        except ValueError as error:
+            raise ValueError(f"{checkpoint}: {error}") from error
+        self.model.to(self.device).eval()
+
+    def __call__(self, image: Image) -> Any:
+        """The data sample of one image file or RGB array [H, W, 3] uint8, on the model's device."""
+        with DefaultScope.overwrite_default_scope(self._scope), torch.inference_mode():
+            packed = self._pipeline(self._loaded(image))
+            return self.model.test_step({"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]})[0]
+
+    def _loaded(self, image: Image) -> dict[str, Any]:
+        if not isinstance(image, np.ndarray):
+            if not Path(image).is_file():
+                raise FileNotFoundError(f"no image {image}")
+            loaded: dict[str, Any] = self._loader({"img_path": str(image)})
+            return loaded
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"expected an RGB array [H, W, 3] uint8, got {image.dtype} {list(image.shape)}")
+        # mmcv's loader hands out BGR, ours RGB: an array enters behind it in the same order.
+        bgr = type(self._loader.transforms[0]).__module__.startswith("mmcv.")
+        pixels = np.ascontiguousarray(image[..., ::-1] if bgr else image)
+        return {"img": pixels, "img_shape": image.shape[:2], "ori_shape": image.shape[:2]}
+
+
+def expand_inputs(inputs: Image | Sequence[Image]) -> list[Image]:
+    """Image files and arrays, with folders (and those below) and glob patterns replaced by their images in order.
+
+    Raises:
+        FileNotFoundError: no such file, or no image in a folder or pattern.
+    """
+    if isinstance(inputs, str | Path | np.ndarray):
+        inputs = [inputs]
+    images: list[Image] = []
+    for entry in inputs:
+        images.extend([entry] if isinstance(entry, np.ndarray) else _files(Path(entry).expanduser()))
+    return images
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        candidates = path.rglob("*")
+    elif any(character in str(path) for character in "*?["):
+        candidates = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+    else:
+        raise FileNotFoundError(f"no image {path}")
+    found = sorted(file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not found:
+        raise FileNotFoundError(f"no image in {path}; looked for {', '.join(IMAGE_SUFFIXES)}")
+    return found
+
+
+def _model_config(config: Config) -> dict[str, Any]:
+    if "model" not in config:
+        raise ValueError(f"{config.filename or 'the config'} has no model")
+    model = dict(config.model)
+    if "data_preprocessor" in config:
+        model.setdefault("data_preprocessor", config.data_preprocessor)
+    return model
+
+
+def _test_pipeline(config: Config) -> tuple[Compose, Compose]:
+    """What loads the image, and the rest of the test pipeline without what loads annotations."""
+    dataset = _test_dataset(config)
+    pipeline = dataset.get("pipeline") or config.get("test_pipeline")
+    if not pipeline:
+        raise ValueError("the config has neither test_dataloader.dataset.pipeline nor test_pipeline")
+    steps = [step for step in pipeline if not _loads_annotations(step)]
+    return Compose(steps[:1]), Compose(steps[1:])
+
+
+def _loads_annotations(step: Mapping[str, Any]) -> bool:
+    return str(step["type"]).rpartition(".")[2] in ("LoadAnnotations", "LoadLabels")
+
+
+def _test_dataset(config: Config) -> dict[str, Any]:
+    loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
+    dataset = loader.get("dataset", {})
+    while "dataset" in dataset:  # wrappers such as RepeatDataset
+        dataset = dataset["dataset"]
+    return dict(dataset)
+
+
+def _dataset_metainfo(config: Config) -> dict[str, Any]:
+    dataset = _test_dataset(config)
+    known = dict(getattr(DATASETS.get(dataset["type"]), "METAINFO", None) or {}) if "type" in dataset else {}
+    given = {key: dataset[key] for key in ("classes", "palette") if dataset.get(key)}
+    return {**known, **(dataset.get("metainfo") or {}), **given}
