@@ -220,6 +220,13 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert len(_tree(write_ade20k(tmp_path / "ade", train=1, val=1, size=(64, 64)))) == 6
 
 
+def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "ade").symlink_to(tmp_path / "disk")
+    assert write_ade20k(tmp_path / "ade", train=1, val=1, size=(64, 64)) == tmp_path / "ade"
+    assert len(_tree(tmp_path / "disk")) == 6
+
+
 def test_nothing_is_left_of_an_interrupted_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

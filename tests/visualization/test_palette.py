@@ -8,6 +8,7 @@ from visionattn.visualization.palette import class_palette, complete_palette
 def test_colours_are_distinct_and_stable() -> None:
     colours = class_palette(256)
     assert len(colours) == len(set(colours)) == 256
+    assert colours[:4] == ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66))  # Okabe and Ito's
     assert class_palette(9) == colours[:9]
     assert class_palette(300)[256:] == colours[:44]
     assert class_palette(0) == ()

@@ -115,6 +115,14 @@ def test_a_long_legend_wraps_and_loses_nothing() -> None:
     assert (panel[:, -2:] == 255).all(), "something reaches the edge"
 
 
+def test_a_long_name_widens_the_page() -> None:
+    image, _, prediction = _scene(30, 30, classes=2)
+    narrow = segmentation_panel(image, None, prediction, ("a", "b"))
+    wide = segmentation_panel(image, None, prediction, ("a", "b" * 200))
+    assert wide.shape[1] > 1000 > narrow.shape[1]
+    assert (wide[:, -2:] == 255).all(), "something reaches the edge"
+
+
 def test_classes_beyond_the_palette_get_a_colour() -> None:
     image = np.zeros((256, 256, 3), np.uint8)
     tile = _tiles(segmentation_panel(image, None, np.full((256, 256), 2), NAMES, PALETTE[:1], alpha=1.0), (256, 256), 2)

@@ -45,20 +45,20 @@ def write_ade20k(
         ValueError: an argument's value.
         FileExistsError: `out` holds something else.
     """
-    out = Path(out)
     record = _checked(train, val, seed, size)
-    if _is_made(out, record):
-        return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.partial-{uuid.uuid4().hex[:8]}"
+    folder = Path(out).resolve()  # a link is followed: the rename has to meet the folder itself
+    if _is_made(folder, record):
+        return Path(out)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.parent / f".{folder.name}.partial-{uuid.uuid4().hex[:8]}"
     try:
         _write_tree(partial, train, val, seed, size)
         (partial / RECORD).write_text(json.dumps(record) + "\n")
-        if not _is_made(out, record):
-            _move(partial, out, record)
+        if not _is_made(folder, record):
+            _move(partial, folder, record)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return out
+    return Path(out)
 
 
 def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str, object]:

@@ -17,7 +17,7 @@ WRONG = (214, 20, 40)
 
 _PAPER, _INK, _RULE = (255, 255, 255), (30, 30, 30), (150, 150, 150)
 _HATCH = (176, 226)  # greys of what is not evaluated
-_LEAST_HEIGHT, _MOST = 256, 1024  # of a displayed picture: smaller ones are enlarged, larger ones reduced
+_LEAST_HEIGHT, _MOST = 256, 800  # of a displayed picture: smaller ones are enlarged, larger ones reduced
 _SWATCH_GAP = 6
 _WRONG_NAME, _UNSEEN_NAME = "wrong", "not evaluated"
 
@@ -144,9 +144,10 @@ def _page(tiles: list[tuple[str, Pixels]], legend: list[tuple[str, Pixels]]) -> 
     title_font, font = ImageFont.load_default(text + 2), ImageFont.load_default(text)
     gap = text // 2 + 2
     column = max(tiles[0][1].shape[1], *(round(title_font.getlength(title)) + 1 for title, _ in tiles))
-    width = gap + len(tiles) * (column + gap)
+    lengths = [font.getlength(name) for name, _ in legend]
+    width = max(gap + len(tiles) * (column + gap), text + _SWATCH_GAP + round(max(lengths)) + 2 * gap)
     top = gap + text + 2 + gap  # of the tiles
-    lines = _wrapped([font.getlength(name) for name, _ in legend], text, gap, width)
+    lines = _wrapped(lengths, text, gap, width)
     line_height = round(1.6 * text)
     page = Image.new("RGB", (width, top + height + gap + (1 + max(y for _, y in lines)) * line_height + gap), _PAPER)
     draw = ImageDraw.Draw(page)
