@@ -7,6 +7,7 @@
     meadow, water, paving       texture: their colours overlap
 
 Debris and the kerb between two grounds are label 0, which is not evaluated.
+Crops may leave the star outside and the disk's class undecidable: train on whole scenes.
 """
 
 from __future__ import annotations
