@@ -27,7 +27,7 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
     path = find_config(name)
     try:
         config = Config.fromfile(path)
-    except (SyntaxError, NameError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # a config is a program
         raise ValueError(f"{path} is no valid config: {type(error).__name__}: {error}") from error
     if options:
         try:

@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def plain(value: Any, name: str = "value") -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return _plain_mapping(value, name)
-    for atom in (bool, int, float, str):  # subclasses, such as enumerations
+    if isinstance(value, Enum):
+        return plain(value.value, name)
+    for atom in (bool, int, float, str):  # their subclasses
         if isinstance(value, atom):
             return atom(value)
     if isinstance(value, Sequence | AbstractSet):

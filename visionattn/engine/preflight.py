@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import MMLogger, print_log
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from visionattn.engine.terminal import make_terminal_quiet
@@ -33,7 +34,9 @@ def check_config(config: Config, parts: Sequence[str]) -> None:
             dataset = DATASETS.build(loader["dataset"])
             check_head_classes(config.get("model", {}), dataset)
             if hasattr(dataset, "check"):
-                print_log(f"{part}: {dataset.check()}", logger="current")
+                result = dataset.check()
+                if is_main_process():
+                    print(f"{part}: {result}")
 
 
 def check_checkpoint(path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from visionattn.weights.loading import find_state_dict, load_state_dict
 make_mmengine_read_safely()
 
 _RESUMABLE = ("meta", "message_hub", "optimizer")
+_begun: Counter[str] = Counter()
 
 
 @RUNNERS.register_module()
@@ -174,6 +176,13 @@ class Runner(MMEngineRunner):
         if hasattr(self.train_dataloader.dataset, "metainfo"):
             meta["dataset_meta"] = plain_items(self.train_dataloader.dataset.metainfo, "metainfo")
         return plain_items(meta, "meta")
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        super().setup_env(env_cfg)
+        # Logger, message hub and log folder go by this name: two runs that one process begins in a second are two.
+        _begun[self._timestamp] += 1
+        if _begun[self._timestamp] > 1:
+            self._timestamp = f"{self._timestamp}_{_begun[self._timestamp]}"
 
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(log_level, log_file, **kwargs)

@@ -1,0 +1,66 @@
+"""What is wrong with a run is said before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from tiny_run import TinyData, tiny_config
+
+from visionattn.engine.preflight import check_config, check_head_classes
+
+
+def test_datasets_check_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check_config(tiny_config(tmp_path / "run"), parts=("train", "val"))
+    assert capsys.readouterr().out.splitlines() == ["train: checked 16 samples", "val: checked 16 samples"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_bad_labels_are_found_in_the_part_that_runs(part: str, tmp_path: Path) -> None:
+    config = Config({**tiny_config(tmp_path), "test_dataloader": {"dataset": {"type": "TinyData"}}})
+    config[f"{part}_dataloader"].dataset.bad_label = True
+    with pytest.raises(ValueError, match="sample 3 has label 7"):
+        check_config(config, parts=(part,))
+    check_config(config, parts=[other for other in ("train", "val", "test") if other != part])
+
+
+def test_a_part_that_the_config_leaves_out_is_passed_over(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, val_dataloader=None)
+    check_config(config, parts=("train", "val"))
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        ({"decode_head": {"num_classes": 150}}, "model.decode_head.num_classes"),
+        ({"decode_head": {"num_classes": 2}, "auxiliary_head": {"num_classes": 3}}, "model.auxiliary_head.num_classes"),
+        ({"auxiliary_head": [{"num_classes": 2}, {"num_classes": 3}]}, "model.auxiliary_head.1.num_classes"),
+        ({"decode_head": {"head": {"num_classes": 4}}}, "model.decode_head.head.num_classes"),
+    ],
+)
+def test_heads_have_the_datasets_classes(model: dict[str, object], key: str) -> None:
+    with pytest.raises(ValueError, match=rf"{key}=\d+, but TinyData has 2 classes \(low, high\); .*{key}=2"):
+        check_head_classes(model, TinyData())
+
+
+def test_other_counts_of_classes_are_not_heads() -> None:
+    check_head_classes({"backbone": {"num_classes": 1000}, "decode_head": {"num_classes": 2}}, TinyData())
+    check_head_classes({"decode_head": {"num_classes": 150}}, object())
+
+
+def test_a_checkpoint_is_looked_at_before_the_data(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, load_from=str(tmp_path / "nothing.pth"))
+    config.train_dataloader.dataset.bad_label = True
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth does not exist"):
+        check_config(config, parts=("train",))
+    torch.save({"epoch": 3}, tmp_path / "meta.pth")
+    config.load_from = str(tmp_path / "meta.pth")
+    with pytest.raises(ValueError, match=r"meta\.pth: no weights found"):
+        check_config(config, parts=("train",))
+
+
+def test_a_checkpoint_at_a_url_is_left_to_the_run(tmp_path: Path) -> None:
+    check_config(tiny_config(tmp_path, load_from="https://localhost/net.pth"), parts=("train",))
