@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visionattn.attention.build import build_attention
+from visionattn.attention.shortcut import ResidualMixer
 from visionattn.registry import MODELS
 from visionattn.typing import AttentionConfig, Feature
 
@@ -71,6 +72,9 @@ class AttentionPlugin(nn.Module):
                 f"AttentionPlugin expects a map {layout} with a grid of one to three dimensions, got {list(x.shape)}"
             )
         tokens = x if self.channels_last else x.movedim(1, -1)
+        if isinstance(self.attn, ResidualMixer):
+            out = self.attn.add_to(tokens, self.norm(tokens), self.gamma, mask)
+            return out if self.channels_last else out.movedim(-1, 1)
         mixed = self.attn(self.norm(tokens), mask=mask).to(x.dtype)
         if self.gamma is None:
             return x + (mixed if self.channels_last else mixed.movedim(-1, 1))

@@ -1,0 +1,7 @@
+"""Networks that turn an image into a list of feature maps, and attention inserted into any of them."""
+
+from visionattn.backbones.inserted import InsertedBackbone
+from visionattn.backbones.insertion import insert_attention
+from visionattn.backbones.timm_backbone import TimmBackbone
+
+__all__ = ["InsertedBackbone", "TimmBackbone", "insert_attention"]
