@@ -63,7 +63,7 @@ def test_objects_are_whole_visible_and_of_a_sensible_size(size: tuple[int, int])
             polygon = thing.polygon()
             assert polygon.min() >= 0
             assert (polygon.max(axis=0) <= size[::-1]).all()
-            assert (body & ~hidden).sum() >= 0.65 * body.sum()
+            assert (body & ~hidden).sum() >= 0.78 * body.sum()
             hidden |= body
             seen += 1
     assert seen >= 50

@@ -20,7 +20,7 @@ __all__ = ["SCENE_CLASSES", "SCENE_PALETTE", "render_scene", "write_ade20k"]
 RECORD = "made_up.json"
 """The file that says with which arguments a folder was made."""
 
-_RENDERER = 2  # raised when the same arguments make other pictures
+_RENDERER = 3  # raised when the same arguments make other pictures
 _SPLITS = (("training", "ADE_train", 0), ("validation", "ADE_val", 1))
 
 

@@ -23,8 +23,8 @@ from visionattn.data.scenes import (
 from visionattn.data.shapes import cover, place_blob
 
 _GROUNDS = {  # hue, saturation, texture
-    "meadow": ((0.14, 0.42), (0.2, 0.6), textures.grass),
-    "water": ((0.35, 0.65), (0.2, 0.6), textures.ripples),
+    "meadow": ((0.14, 0.42), (0.15, 0.5), textures.grass),
+    "water": ((0.35, 0.65), (0.15, 0.5), textures.ripples),
     "paving": ((0.0, 1.0), (0.0, 0.35), textures.tiles),
 }
 
@@ -58,7 +58,7 @@ def _draw_grounds(scene: Scene, grounds: NDArray[np.uint8]) -> NDArray[np.float3
     for name in scene.grounds:
         rng = np.random.default_rng([scene.seed, 2, class_label(name)])
         hues, saturations, texture = _GROUNDS[name]
-        color = colorsys.hsv_to_rgb(rng.uniform(*hues), rng.uniform(*saturations), rng.uniform(0.4, 0.75))
+        color = colorsys.hsv_to_rgb(rng.uniform(*hues), rng.uniform(*saturations), rng.uniform(0.35, 0.65))
         there = grounds == class_label(name)
         image[there] = _shade(color, texture(rng, scene.size, scene.scale), rng.uniform(0.22, 0.34))[there]
     return image
@@ -80,7 +80,7 @@ def _draw_unlabelled(scene: Scene, image: NDArray[np.float32], labels: NDArray[n
 
 def _surface(thing: Thing, size: tuple[int, int], scale: float) -> NDArray[np.float32]:
     rng = np.random.default_rng(thing.texture)
-    return _shade(thing.color, textures.fill(rng, size, scale), rng.uniform(0.06, 0.16))
+    return _shade(thing.color, textures.fill(rng, size, scale), rng.uniform(0.05, 0.12))
 
 
 def _shade(color: Sequence[float], field: NDArray[np.float32], depth: float) -> NDArray[np.float32]:

@@ -100,11 +100,11 @@ def thing_class(outline: str, warm: bool, ground: str, starry: bool) -> str:
 
 
 def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) -> Scene:
-    """A random scene in which a third of an object is hidden at most."""
+    """A random scene in which a fifth of an object is hidden at most."""
     grounds = tuple(str(ground) for ground in rng.permutation(_GROUNDS)[: rng.integers(1, 3)])
     scene = Scene(size, grounds, (), int(rng.integers(2**31)))
     labels = ground_labels(scene)
-    outlines = [str(outline) for outline in rng.choice(_OUTLINES, rng.integers(3, 6), p=_SHARES)]
+    outlines = [str(outline) for outline in rng.choice(_OUTLINES, rng.integers(3, 5), p=_SHARES)]
     if rng.random() < 0.5:
         outlines = [str(outline) for outline in rng.permutation([*outlines, *["star"] * rng.integers(1, 3)])]
     things: list[Thing] = []
@@ -118,7 +118,7 @@ def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) 
             body = mask > 0.5
             hidden = owners[window][body]
             left = [np.count_nonzero(owners == k) - np.count_nonzero(hidden == k) for k in range(len(things))]
-            seen = all(pixels >= 0.67 * area for pixels, area in zip(left, areas, strict=True))
+            seen = all(pixels >= 0.8 * area for pixels, area in zip(left, areas, strict=True))
             if seen and _one_ground(body, labels[window], reach):
                 owners[window][body] = len(things)
                 things.append(thing)
@@ -129,12 +129,12 @@ def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) 
 
 def _random_thing(rng: np.random.Generator, outline: str, scene: Scene) -> Thing:
     height, width = scene.size
-    smallest = 1.15 * SMALLEST_OBJECT * scene.scale
-    extent = rng.uniform(smallest, max(smallest, 0.44 * min(scene.size)))
+    smallest = 1.2 * SMALLEST_OBJECT * scene.scale
+    extent = rng.uniform(smallest, max(smallest, 0.45 * min(scene.size)))
     angle = rng.uniform(-0.3, 0.3)
     warm = bool(rng.random() < 0.5)
     hue = rng.uniform(*(_WARM if warm else _BLUE)) if outline == "flower" else rng.random()
-    color = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.45, 0.95), rng.uniform(0.55, 0.95))
+    color = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.6, 0.95), rng.uniform(0.7, 0.95))
     half_width, half_height = place_outline(outline, (0.0, 0.0), extent, angle).max(axis=0) + 1
     center = (
         rng.uniform(half_width, max(half_width, width - 1 - half_width)),

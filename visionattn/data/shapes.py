@@ -20,7 +20,7 @@ OUTLINES: dict[str, NDArray[np.float64]] = {
     "disk": _radial(_STEPS, 1.0),
     "square": _radial(np.arange(4) * math.pi / 2 + math.pi / 4, 1.0),
     "triangle": _radial(np.arange(3) * math.tau / 3, 1.0),
-    "star": _radial(np.arange(10) * math.tau / 10, np.where(np.arange(10) % 2, 0.45, 1.0)),
+    "star": _radial(np.arange(10) * math.tau / 10, np.where(np.arange(10) % 2, 0.5, 1.0)),
     "flower": _radial(_STEPS, 0.45 + 0.55 * np.abs(np.cos(2 * _STEPS))),
 }
 """Unit polygons [K, 2] of x (right) and y (down)."""
