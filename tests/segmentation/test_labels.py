@@ -60,7 +60,15 @@ def test_valid_masks_load_as_in_mmseg(tmp_path, reduce_zero_label, label_map):
 
 
 @pytest.mark.parametrize(
-    ("value", "dtype"), [(11, np.uint8), (254, np.uint8), (300, np.uint16), (-1, np.int32), (65536 + 3, np.int32)]
+    ("value", "dtype"),
+    [
+        (11, np.uint8),
+        (254, np.uint8),
+        (300, np.uint16),
+        (-1, np.int32),
+        (-65535, np.int32),
+        (65536 + 3, np.int32),
+    ],
 )
 def test_number_outside_the_classes_is_refused_with_file_pixel_and_value(value, dtype):
     mask = np.zeros((5, 7), dtype)
@@ -150,8 +158,9 @@ def test_check_counts_the_turn_that_exif_asks_for(folder):
 
 
 def test_check_of_more_masks_than_the_limit_takes_evenly_spaced_ones(folder):
-    cv2.imwrite(str(folder / "masks" / "c.png"), np.full((20, 31), 9, np.uint8))
-    check = check_labels(pairs_of(folder), label_table(3), limit=2)  # a and d
-    assert str(check) == "checked the labels and sizes of 2 of 4 masks, evenly spaced"
-    with pytest.raises(ValueError, match=r"c\.png: row 0, column 0 holds 9"):
-        check_labels(pairs_of(folder), label_table(3), limit=3)  # a, c and d: 1.5 rounds to the even 2
+    cv2.imwrite(str(folder / "masks" / "b.png"), np.full((20, 31), 9, np.uint8))
+    check = check_labels(pairs_of(folder), label_table(3), limit=3)  # a, c and d: 1.5 rounds to the even 2
+    assert str(check) == "checked the labels and sizes of 3 of 4 masks, evenly spaced"
+    cv2.imwrite(str(folder / "masks" / "d.png"), np.full((20, 31), 9, np.uint8))
+    with pytest.raises(ValueError, match=r"d\.png: row 0, column 0 holds 9"):
+        check_labels(pairs_of(folder), label_table(3), limit=2)

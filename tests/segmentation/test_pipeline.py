@@ -94,7 +94,7 @@ def test_unknown_transform_is_answered_with_near_names():
 def test_wrong_options_are_one_line():
     with pytest.raises(TypeError, match="albumentations' RandomCrop has no option 'hight'; it has height, width"):
         Albumentations([{"type": "RandomCrop", "hight": 5, "width": 5}])
-    with pytest.raises(ValueError, match="albumentations' RandomCrop refuses its options: .*height") as error:
+    with pytest.raises(ValueError, match=r"albumentations' RandomCrop refuses its options: .*height") as error:
         Albumentations([{"type": "RandomCrop", "height": -5, "width": 5}])
     assert "\n" not in str(error.value)
 

@@ -1,0 +1,37 @@
+# Made-up scenes in ADE20K's layout, 128x128, 11 classes; written when they are missing.
+# A moon is a ball with a star anywhere in the picture, so nothing here cuts a part of the picture out.
+data_root = "data/made_up_ade20k"
+
+train_pipeline = [
+    dict(type="visionattn.LoadImage"),
+    dict(type="visionattn.LoadLabels"),
+    dict(type="visionattn.Albumentations", transforms=[dict(type="HorizontalFlip", p=0.5)]),
+    dict(type="mmseg.PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="visionattn.LoadImage"),
+    dict(type="visionattn.LoadLabels"),
+    dict(type="mmseg.PackSegInputs"),
+]
+
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    sampler=dict(type="InfiniteSampler", shuffle=True),
+    dataset=dict(type="visionattn.MadeUpADE20K", data_root=data_root, split="training", pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=20,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="visionattn.MadeUpADE20K",
+        data_root=data_root,
+        split="validation",
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="visionattn.IoUMetric")
+test_evaluator = val_evaluator
