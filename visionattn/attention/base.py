@@ -169,7 +169,9 @@ class QKVAttention(TokenMixer):
         grid: Grid = tuple(x.shape[1:-1])
         if context is None:
             kv_grid = grid
-            q, k, v = torch.tensor_split(self.qkv(x.flatten(1, -2)), (self.key_dim, 2 * self.key_dim), dim=-1)
+            # One split, not three slices: its backward is one concatenation instead of three maps of zeros, added up.
+            widths = [self.key_dim, self.key_dim, self.value_dim]
+            q, k, v = torch.split(self.qkv(x.flatten(1, -2)), widths, dim=-1)
         else:
             kv_grid = tuple(context.shape[1:-1])
             q, k, v = self._project_two(x.flatten(1, -2), context.flatten(1, -2))
