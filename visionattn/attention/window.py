@@ -1,0 +1,240 @@
+"""Window attention with relative position bias (Liu et al., Swin Transformer, ICCV 2021, section 3.2, equation 4).
+
+Compared with: microsoft/Swin-Transformer@f82860bf (MIT) `WindowAttention` and `SwinTransformerBlock`, golden vectors
+`swin1_window_attn_*` and `swin1_block_*`; timm 1.0.31 `SwinTransformerBlock`, golden vectors `swin1_timm_*`;
+onedl-mmsegmentation 1.4.2 `ShiftWindowMSA`, golden vectors `swin1_mmseg_*`; torchvision 0.26 and later
+`shifted_window_attention`.
+Differs: padding, shift and partition are here and not in the block, so any H x W will do; padding takes no part in
+attention (mask_padding=False: it does, as in all of the above); the two edges that a shift brings into one window are
+kept apart exactly, where the references add -100 to the logit (a weight of 4e-44); tokens can be masked; a query that
+sees no real key answers 0; windows may have one or three dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from visionattn.attention.base import Claims, QKVAttention
+from visionattn.ops.window import (
+    WindowLayout,
+    hidden_pairs,
+    merge,
+    partition,
+    relative_position_index,
+    window_attention,
+    window_bias,
+    window_layout,
+)
+from visionattn.registry import ATTENTION
+from visionattn.typing import Grid
+
+Made = TypeVar("Made")
+
+
+@ATTENTION.register_module()
+class WindowAttention(QKVAttention):
+    """Softmax attention inside windows; with a shift, Swin's second kind of block.
+
+    Args:
+        window: extent of a window, one entry per axis of the grid. A smaller grid is padded to one window.
+        shift: where the windows start, one entry per axis, each from 0 to window - 1; Swin's is window // 2.
+        relative_position_bias: a learned bias per head for each offset between query and key.
+        mask_padding: False lets the padding to whole windows take part as tokens of zeros, as the Swin checkpoints of
+            microsoft, timm, torchvision and mmseg were trained.
+        shift_covered_axes: True shifts also along an axis that one window covers, as mmseg does.
+        shift_before_padding: True rolls first and pads behind, as timm does; windows at the seam of a padded axis then
+            mix both edges.
+    Raises:
+        TypeError: a window or shift that is one number.
+        ValueError: a window below 1, a shift outside the window, or lengths that differ from each other or the grid's.
+    """
+
+    claims = Claims(
+        paper="Liu et al., ICCV 2021, arXiv 2103.14030",
+        cost="N",
+        grid_dims=(2,),
+        convex=True,
+        softmax_limit={"window": (5, 7), "relative_position_bias": False},
+    )
+
+    relative_position_index: Tensor
+    relative_position_bias_table: nn.Parameter | None
+
+    def __init__(
+        self,
+        dim: int,
+        grid: Sequence[int] | None = None,
+        *,
+        window: Sequence[int] = (7, 7),
+        shift: Sequence[int] = (0, 0),
+        num_heads: int = 8,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        relative_position_bias: bool = True,
+        mask_padding: bool = True,
+        shift_covered_axes: bool = False,
+        shift_before_padding: bool = False,
+    ) -> None:
+        super().__init__(
+            dim,
+            grid,
+            num_heads=num_heads,
+            key_dim=key_dim,
+            value_dim=value_dim,
+            qkv_bias=qkv_bias,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+        )
+        for name, value in (("window", window), ("shift", shift)):
+            if not isinstance(value, Sequence):
+                raise TypeError(f"{name}={value!r} must hold one integer per axis of the grid: ({value}, {value})")
+        self.window: Grid = tuple(window)
+        self.shift: Grid = tuple(shift)
+        _check_windows(self.window, self.shift, self.grid)
+        # The class speaks for the default window; an instance takes grids of its own window's number of axes.
+        self.claims = replace(self.claims, grid_dims=(len(self.window),))  # type: ignore[misc]
+        self.mask_padding = mask_padding
+        self.shift_covered_axes = shift_covered_axes
+        self.shift_before_padding = shift_before_padding
+        index = relative_position_index(self.window)
+        self.register_buffer("relative_position_index", index, persistent=False)
+        table = nn.Parameter(torch.empty(int(index.max()) + 1, num_heads)) if relative_position_bias else None
+        if table is not None:
+            nn.init.trunc_normal_(table, std=0.02)
+        self.register_parameter("relative_position_bias_table", table)
+        self._kept_layout = _Kept[WindowLayout]()
+        self._kept_bias = _Kept[tuple[Tensor | None, Tensor | None]]()
+
+    def check_map(self, x: Tensor, mask: Tensor | None, name: str = "x") -> None:
+        axes = len(self.window)
+        if 1 <= x.dim() - 2 <= 3 and x.dim() - 2 != axes:
+            raise ValueError(
+                f"{type(self).__name__} expects {name} of shape [B, *grid, C] with {axes} axes in the grid, as in "
+                f"window={self.window}, got {list(x.shape)}; give window and shift one entry per axis"
+            )
+        super().check_map(x, mask, name)
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None = None
+    ) -> Tensor:
+        layout = self._layout(q_grid, q.device)
+        padding = self._padding()
+        q, k, v = (partition(t, layout, row) for t, row in zip((q, k, v), padding, strict=True))
+        dropout = self.attn_drop if self.training else 0.0
+        if mask is None:
+            return merge(window_attention(q, k, v, self._bias(layout, q.dtype), dropout), layout)
+        hidden = hidden_pairs(layout, mask, mask_padding=self.mask_padding)
+        assert hidden is not None
+        out = window_attention(q, k, v, window_bias(self._relative_bias(q.dtype), hidden), dropout)
+        return merge(out.masked_fill(hidden.all(dim=-1)[:, :, None, :, None], 0.0), layout)
+
+    def train(self, mode: bool = True) -> WindowAttention:
+        # Averaging hooks exchange weights through `.data` before they switch the mode; no version counter tells of it.
+        self._kept_bias.clear()
+        super().train(mode)
+        return self
+
+    def _padding(self) -> tuple[Tensor | None, ...]:
+        """What q, k and v are where there is padding: the projection of a token of zeros."""
+        if self.mask_padding or self.qkv.bias is None:
+            return None, None, None
+        parts = torch.split(self.qkv.bias, [self.key_dim, self.key_dim, self.value_dim])
+        return tuple(part.view(self.num_heads, -1) for part in parts)
+
+    def _layout(self, grid: Grid, device: torch.device) -> WindowLayout:
+        def make() -> WindowLayout:
+            shift = tuple(
+                offset if extent > length or self.shift_covered_axes else 0
+                for extent, length, offset in zip(grid, self.window, self.shift, strict=True)
+            )
+            return window_layout(
+                grid, self.window, shift, self.num_heads, shift_before_padding=self.shift_before_padding, device=device
+            )
+
+        return self._kept_layout.get((grid, device), make)
+
+    def _bias(self, layout: WindowLayout, dtype: torch.dtype) -> Tensor | None:
+        """What the logits of a map without a mask get; kept while no gradient is wanted and the table stands still."""
+        table = self.relative_position_bias_table
+
+        def make() -> Tensor | None:
+            hidden = hidden_pairs(layout, mask_padding=self.mask_padding)
+            if table is None and hidden is None:
+                return None
+            return window_bias(self._relative_bias(dtype), hidden)
+
+        version = () if table is None else _version(table)
+        if version is None or (table is not None and table.requires_grad and torch.is_grad_enabled()):
+            return make()
+        # The table's alias is kept as well: while it lives, no other parameter can have its address.
+        kept = self._kept_bias.get(
+            (layout.grid, layout.tokens.device, dtype, version),
+            lambda: (make(), None if table is None else table.detach()),
+        )
+        return kept[0]
+
+    def _relative_bias(self, dtype: torch.dtype) -> Tensor:
+        """[heads, T, T]."""
+        index, table = self.relative_position_index, self.relative_position_bias_table
+        if table is None:
+            return torch.zeros(self.num_heads, *index.shape, dtype=dtype, device=index.device)
+        return table.to(dtype).index_select(0, index.flatten()).t().reshape(-1, *index.shape)
+
+
+class _Kept(Generic[Made]):
+    """The last value that was made, for as long as its key comes again. Copies and pickles start empty."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Hashable, Made] | None = None
+
+    def clear(self) -> None:
+        self._last = None
+
+    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """The kept value of this key, or a new one."""
+        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+            return make()  # a tracer's tensors must not outlive the trace
+        last = self._last
+        if last is None or last[0] != key:
+            # Normal tensors even in inference mode: training may be next.
+            with torch.inference_mode(False), torch.no_grad():
+                last = (key, make())
+            self._last = last
+        return last[1]
+
+    def __reduce__(self) -> tuple[type[_Kept[Made]], tuple[()]]:
+        return type(self), ()
+
+
+def _version(parameter: Tensor) -> tuple[int, int] | None:
+    """What changes when the parameter's values do; None where nothing tells: under a tracer, or for a stand-in."""
+    if torch.compiler.is_compiling() or type(parameter) is not nn.Parameter or parameter.is_inference():
+        return None
+    return parameter.data_ptr(), parameter._version
+
+
+def _check_windows(window: Grid, shift: Grid, grid: Grid | None) -> None:
+    """Raises ValueError unless the windows fit the grid and the shift fits the windows."""
+    if not 1 <= len(window) <= 3 or any(not isinstance(n, int) or n < 1 for n in window):
+        raise ValueError(f"window={window} must hold one integer of 1 or more per axis of the grid, such as (7, 7)")
+    if len(shift) != len(window):
+        raise ValueError(
+            f"shift={shift} and window={window} differ in length; give both one entry per axis of the grid"
+        )
+    if any(not isinstance(s, int) or not 0 <= s < n for s, n in zip(shift, window, strict=True)):
+        half = tuple(n // 2 for n in window)
+        raise ValueError(
+            f"shift={shift} must be from 0 to window - 1 on every axis of window={window}; Swin's is {half}"
+        )
+    if grid is not None and len(grid) != len(window):
+        raise ValueError(
+            f"window={window} has {len(window)} entries, the grid {grid} has {len(grid)} axes; give one entry per axis"
+        )
