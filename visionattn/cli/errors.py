@@ -29,10 +29,10 @@ def as_answer(error: Exception) -> str | None:
         text = text.strip().rpartition("\n")[2].partition(": ")[2]
     ours = bool(files) and Path(files[-1]).is_relative_to(Path(visionattn.__file__).parent)
     building = any(Path(file).parts[-3:-1] == ("mmengine", "registry") for file in files)
-    if not (ours or building):
-        return None
     line = " ".join(text.split())
+    if not line or not (ours or building):
+        return None
     unknown = _UNKNOWN_TYPE.match(line)
     if unknown:
         return f"{unknown[1]}; check the name, or import what registers it by custom_imports"
-    return line if ours else f"{line or type(error).__name__} (--debug shows where)"
+    return line if ours else f"{line} (--debug shows where)"

@@ -14,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from visionattn.cli.options import config_from, show_results
+    from visionattn.cli.options import config_from, quick_collections, show_results
     from visionattn.engine.preflight import check_config
     from visionattn.engine.runner import Runner
 
@@ -23,9 +23,13 @@ def run(args: Namespace) -> int:
     if not config.get("test_dataloader"):
         raise ValueError(f"{config.filename} has no test_dataloader: there is nothing to test on")
     if args.out:
-        config.custom_hooks = [*(config.get("custom_hooks") or ()), {"type": "TestPicturesHook", "out": args.out}]
-    check_config(config, parts=("test",))
-    runner = Runner.from_cfg(config)
-    runner.test()
+        config.custom_hooks = [
+            *(config.get("custom_hooks") or ()),
+            {"type": "visionattn.TestPicturesHook", "out": args.out},
+        ]
+    with quick_collections():
+        check_config(config, parts=("test",))
+        runner = Runner.from_cfg(config)
+        runner.test()
     show_results(runner)
     return 0

@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from visionattn.cli.options import config_from, show_results
+    from visionattn.cli.options import config_from, quick_collections, show_results
     from visionattn.engine.checkpoint import latest_checkpoint
     from visionattn.engine.preflight import check_config
     from visionattn.engine.runner import Runner
@@ -36,8 +36,9 @@ def run(args: Namespace) -> int:
         config.load_from, config.resume = args.load_from, False
     if args.seed is not None:
         config.randomness = {**config.get("randomness", {}), "seed": args.seed}
-    check_config(config, parts=("train", "val"))
-    runner = Runner.from_cfg(config)
-    runner.train()
+    with quick_collections():
+        check_config(config, parts=("train", "val"))
+        runner = Runner.from_cfg(config)
+        runner.train()
     show_results(runner)
     return 0

@@ -74,6 +74,15 @@ def find_config(name: str | Path) -> Path:
     raise FileNotFoundError(f"no config is called {str(name)!r}; {hint}")
 
 
+def import_scope(config: Config) -> None:
+    """Imports what the config's default scope stands for.
+
+    mmseg's registry would import mmseg by itself, and mmseg prints lines of no use then; ours imports it silently.
+    """
+    if config.get("default_scope") == "mmseg":
+        import visionattn.segmentation  # noqa: F401
+
+
 def config_roots() -> list[Path]:
     """Folders with configs: the checkout's, if this is one, and the installed package's."""
     package = Path(visionattn.__file__).parent

@@ -13,7 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
-from visionattn.engine.config import load_config
+from visionattn.engine.config import import_scope, load_config
 from visionattn.registry import DATASETS, MODELS
 from visionattn.weights.loading import find_state_dict, load_state_dict, read_checkpoint
 
@@ -69,6 +69,7 @@ class Predictor:
         self, config: str | Path | Config, checkpoint: str | Path, device: str | torch.device | None = None
     ) -> None:
         config = config if isinstance(config, Config) else load_config(config)
+        import_scope(config)
         content = read_checkpoint(checkpoint)
         self.device = torch.device(get_device() if device is None else device)
         self._scope = config.get("default_scope", "mmengine")

@@ -8,8 +8,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
+from mmengine.registry import OPTIMIZERS, DefaultScope
 
+from visionattn.engine.config import import_scope
 from visionattn.engine.terminal import make_terminal_quiet
 from visionattn.registry import DATASETS
 from visionattn.weights.loading import find_state_dict, read_checkpoint
@@ -24,9 +25,11 @@ def check_config(config: Config, parts: Sequence[str]) -> None:
         FileNotFoundError, ValueError: what a dataset, a head or the checkpoint has wrong.
     """
     make_terminal_quiet(MMLogger.get_current_instance())
+    import_scope(config)
     if config.get("load_from"):
         check_checkpoint(config.load_from)
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmengine")):
+        _check_optimizer(config)
         for part in parts:
             loader = config.get(f"{part}_dataloader")
             if not loader:
@@ -37,6 +40,14 @@ def check_config(config: Config, parts: Sequence[str]) -> None:
                 result = dataset.check()
                 if is_main_process():
                     print(f"{part}: {result}")
+
+
+def _check_optimizer(config: Config) -> None:
+    """Raises KeyError for a name that mmengine would take for None, and then fail on."""
+    name = ((config.get("optim_wrapper") or {}).get("optimizer") or {}).get("type")
+    with OPTIMIZERS.switch_scope_and_registry(None) as registry:
+        if isinstance(name, str) and registry.get(name) is None:
+            raise KeyError(f"{name} is not in the {registry.scope}::{registry.name} registry; check the name")
 
 
 def check_checkpoint(path: str) -> None:

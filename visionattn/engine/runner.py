@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import mmengine
@@ -16,6 +17,7 @@ from mmengine.runner import LogProcessor as MMEngineLogProcessor
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import checkpoint as checkpoints
 
+from visionattn.engine.config import import_scope
 from visionattn.engine.plain import plain, plain_items, plain_message_hub, plain_scheduler, restore_message_hub
 from visionattn.engine.reading import make_mmengine_read_safely
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook, make_terminal_quiet
@@ -162,12 +164,17 @@ class Runner(MMEngineRunner):
         path = join_path(out_dir, filename, backend_args=backend_args)
         checkpoints.save_checkpoint(plain(checkpoint, "checkpoint"), path, backend_args=backend_args)
 
+    @cached_property
+    def _config_text(self) -> str:
+        text: str = self.cfg.pretty_text  # formatting it takes longer than writing many a checkpoint
+        return text
+
     def _meta(self, meta: dict[str, Any], by_epoch: bool) -> dict[str, Any]:
         # Hooks save before the loop counts the finished epoch or iteration.
         meta.setdefault("epoch", self.epoch + 1 if by_epoch else self.epoch)
         meta.setdefault("iter", self.iter if by_epoch else self.iter + 1)
         meta.update(
-            cfg=self.cfg.pretty_text,
+            cfg=self._config_text,
             seed=self.seed,
             experiment_name=self.experiment_name,
             time=time.strftime("%Y%m%d_%H%M%S"),
@@ -178,6 +185,7 @@ class Runner(MMEngineRunner):
         return plain_items(meta, "meta")
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        import_scope(self.cfg)
         super().setup_env(env_cfg)
         # Logger, message hub and log folder go by this name: two runs that one process begins in a second are two.
         _begun[self._timestamp] += 1
