@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():  # no class wins everywhere
         model.decode_head.conv_seg.weight.normal_(std=3.0)
         scores = model.eval().encode_decode(_normalised(folder / "data" / "images" / "0.png"), [{"img_shape": SIZE}])
-        model.decode_head.conv_seg.bias.copy_(-scores.mean((0, 2, 3)))
+        model.decode_head.conv_seg.bias.sub_(scores.mean((0, 2, 3)))
     torch.save(model.state_dict(), folder / "weights.pth")
     return folder
 
