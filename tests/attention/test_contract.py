@@ -36,12 +36,13 @@ def claims(name: str) -> Claims:
 
 
 def grids(name: str) -> list[tuple[int, ...]]:
-    return [ODD_GRIDS[n] for n in claims(name).grid_dims]
+    return [ODD_GRIDS[n] for n in attention_class(name).grid_dims]
 
 
 def main_grid(name: str) -> tuple[int, ...]:
     """(5, 7) for every mechanism that takes maps."""
-    return ODD_GRIDS[2 if 2 in claims(name).grid_dims else claims(name).grid_dims[0]]
+    dims = attention_class(name).grid_dims
+    return ODD_GRIDS[2 if 2 in dims else dims[0]]
 
 
 def make(name: str, grid: tuple[int, ...], seed: int = 0, **options: object) -> TokenMixer:

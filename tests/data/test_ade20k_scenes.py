@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from visionattn.data import ade20k_scenes
-from visionattn.data.ade20k_scenes import SCENE_CLASSES, SCENE_PALETTE, render_scene, write_ade20k
+from visionattn.data.ade20k_scenes import RECORD, SCENE_CLASSES, SCENE_PALETTE, is_written, render_scene, write_ade20k
 from visionattn.data.colour_baseline import colour_classifier_miou
 from visionattn.data.scene_drawing import draw_scene
 from visionattn.data.scenes import Scene, Thing, class_label, compose_scene, thing_class
@@ -59,7 +58,7 @@ def test_objects_are_whole_visible_and_of_a_sensible_size(size: tuple[int, int])
             rows, columns = np.nonzero(body)
             sides = np.ptp(rows) + 1, np.ptp(columns) + 1
             assert min(sides) >= 24 * max(1, min(size) / 128)
-            assert max(sides) <= 0.6 * min(size)
+            assert max(sides) <= 0.65 * min(size)
             polygon = thing.polygon()
             assert polygon.min() >= 0
             assert (polygon.max(axis=0) <= size[::-1]).all()
@@ -69,27 +68,24 @@ def test_objects_are_whole_visible_and_of_a_sensible_size(size: tuple[int, int])
     assert seen >= 40
 
 
-def test_shape_colour_ground_and_the_whole_picture_decide() -> None:
+def test_shape_colour_and_ground_decide() -> None:
     table = {
-        (outline, warm, ground, starry): thing_class(outline, warm, ground, starry)
+        (outline, warm, ground): thing_class(outline, warm, ground)
         for outline in OUTLINES
         for warm in (False, True)
         for ground in ("meadow", "water", "paving")
-        for starry in (False, True)
     }
     changes = {  # what alone can change the class of a shape
         outline: {
             name
-            for position, name in ((1, "colour"), (2, "ground"), (3, "star"))
+            for position, name in ((1, "colour"), (2, "ground"))
             for a in table
             for b in table
-            if a[0] == b[0] == outline
-            and all(a[k] == b[k] for k in (1, 2, 3) if k != position)
-            and table[a] != table[b]
+            if a[0] == b[0] == outline and all(a[k] == b[k] for k in (1, 2) if k != position) and table[a] != table[b]
         }
         for outline in OUTLINES
     }
-    assert changes == {"disk": {"star"}, "square": set(), "triangle": {"ground"}, "star": set(), "flower": {"colour"}}
+    assert changes == {"disk": {"ground"}, "square": set(), "triangle": {"ground"}, "star": set(), "flower": {"colour"}}
     assert set(table.values()) == set(SCENE_CLASSES[3:])
 
 
@@ -99,19 +95,6 @@ def _scene(*things: Thing, grounds: tuple[str, ...] = ("meadow",)) -> Scene:
 
 def _thing(outline: str, x: float, y: float, extent: float = 30.0) -> Thing:
     return Thing(outline, (0.8, 0.2, 0.3), True, (x, y), extent, 0.0, texture=5)
-
-
-def test_a_star_far_away_turns_the_same_pixels_from_ball_to_moon() -> None:
-    disk, star = _thing("disk", 25, 25), _thing("star", 100, 100)
-    near = np.s_[:50, :50]
-    plain, plain_labels = draw_scene(_scene(disk, replace(star, outline="square")))
-    starry, starry_labels = draw_scene(_scene(disk, star))
-    np.testing.assert_array_equal(plain[near], starry[near])
-    assert plain_labels[25, 25] == class_label("ball")
-    assert starry_labels[25, 25] == class_label("moon")
-    body = plain_labels[near] == class_label("ball")
-    np.testing.assert_array_equal(body, starry_labels[near] == class_label("moon"))
-    np.testing.assert_array_equal(plain_labels[near][~body], starry_labels[near][~body])
 
 
 def test_the_ground_alone_makes_a_triangle_tent_or_sail() -> None:
@@ -140,7 +123,7 @@ def test_colour_alone_is_not_enough(pairs: Pairs) -> None:
     reduced = [(image, np.where(labels < 0, 255, labels)) for image, labels in reduced]
     for bins in (8, 16, 32, 64):
         miou, _ = colour_classifier_miou(reduced[:90], reduced[90:], len(SCENE_CLASSES), bins=bins)
-        assert 0.1 < miou < 0.45, bins
+        assert 0.1 < miou < 0.5, bins
 
 
 def test_names_and_colours_are_distinct() -> None:
@@ -279,3 +262,14 @@ def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, object], m
     with pytest.raises(ValueError, match=message):
         write_ade20k(tmp_path / "ade", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scenes_of_an_earlier_version_are_not_taken_for_these(tmp_path: Path) -> None:
+    root = tmp_path / "scenes"
+    assert not is_written(root)
+    write_ade20k(root, train=1, val=1)
+    assert is_written(root)
+    record = json.loads((root / RECORD).read_text())
+    (root / RECORD).write_text(json.dumps(record | {"renderer": record["renderer"] - 1}))
+    with pytest.raises(FileExistsError, match="scenes of an earlier version; remove the folder"):
+        is_written(root)

@@ -27,7 +27,6 @@ class Claims:
     Attributes:
         paper: where it was published.
         cost: growth of its multiplications with the number of tokens: "N" or "N^2".
-        grid_dims: grids it accepts, by their number of dimensions.
         permutation_equivariant: permuting the tokens permutes the output and changes nothing else.
         convex: each head's output is a convex combination of the values it sees.
         softmax_limit: options under which it equals `SoftmaxAttention` with the same weights; None if there are none.
@@ -35,7 +34,6 @@ class Claims:
 
     paper: str
     cost: str
-    grid_dims: tuple[int, ...] = (1, 2, 3)
     permutation_equivariant: bool = False
     convex: bool = False
     softmax_limit: Mapping[str, Any] | None = field(default=None)
@@ -50,6 +48,8 @@ class TokenMixer(nn.Module):
     """
 
     claims: ClassVar[Claims]
+    grid_dims: tuple[int, ...] = (1, 2, 3)
+    """Numbers of dimensions that the grid may have."""
 
     def __init__(self, dim: int, grid: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class TokenMixer(nn.Module):
         """The mixed map.
 
         Args:
-            x: [B, *grid, C], the grid of one to three dimensions (those in `claims.grid_dims`).
+            x: [B, *grid, C], the grid of one to three dimensions (those in `grid_dims`).
             mask: [B, *grid] bool, True where a token is real; None if all are.
         """
 
     def check_map(self, x: Tensor, mask: Tensor | None, name: str = "x") -> None:
         """Raises ValueError unless `x` is a map that this mechanism takes and `mask` fits it."""
-        dims = self.claims.grid_dims
+        dims = self.grid_dims
         if x.dim() - 2 not in dims or x.shape[-1] != self.dim:
             grids = " or ".join(("[B, N, {0}]", "[B, H, W, {0}]", "[B, D, H, W, {0}]")[n - 1] for n in dims)
             raise ValueError(

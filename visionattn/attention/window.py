@@ -13,7 +13,6 @@ sees no real key answers 0; windows may have one or three dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from typing import Generic, TypeVar
 
 import torch
@@ -57,10 +56,10 @@ class WindowAttention(QKVAttention):
     claims = Claims(
         paper="Liu et al., ICCV 2021, arXiv 2103.14030",
         cost="N",
-        grid_dims=(2,),
         convex=True,
         softmax_limit={"window": (5, 7), "relative_position_bias": False},
     )
+    grid_dims = (2,)  # of the default window; an instance takes grids of its own window's number of axes
 
     relative_position_index: Tensor
     relative_position_bias_table: nn.Parameter | None
@@ -99,8 +98,7 @@ class WindowAttention(QKVAttention):
         self.window: Grid = tuple(window)
         self.shift: Grid = tuple(shift)
         _check_windows(self.window, self.shift, self.grid)
-        # The class speaks for the default window; an instance takes grids of its own window's number of axes.
-        self.claims = replace(self.claims, grid_dims=(len(self.window),))  # type: ignore[misc]
+        self.grid_dims = (len(self.window),)
         self.mask_padding = mask_padding
         self.shift_covered_axes = shift_covered_axes
         self.shift_before_padding = shift_before_padding

@@ -25,7 +25,7 @@ def run(args: Namespace) -> int:
     for name in list_attention():
         mixer = attention_class(name)
         cross = "yes" if issubclass(mixer, ContextMixer) else ""
-        grids = " ".join(f"{dims}-D" for dims in mixer.claims.grid_dims)
+        grids = " ".join(f"{dims}-D" for dims in mixer.grid_dims)
         table.add_row(name, mixer.claims.cost, cross, grids, mixer.claims.paper)
     # A pipe or a file has no width to fit into.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -20,7 +20,7 @@ __all__ = ["SCENE_CLASSES", "SCENE_PALETTE", "render_scene", "write_ade20k"]
 RECORD = "made_up.json"
 """The file that says with which arguments a folder was made."""
 
-_RENDERER = 3  # raised when the same arguments make other pictures
+_RENDERER = 4  # raised when the same arguments make other pictures
 _SPLITS = (("training", "ADE_train", 0), ("validation", "ADE_val", 1))
 
 
@@ -59,6 +59,20 @@ def write_ade20k(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Path(out)
+
+
+def is_written(root: Path | str) -> bool:
+    """Whether there are made-up scenes in `root`.
+
+    Raises:
+        FileExistsError: an earlier version drew them, with other classes.
+    """
+    record = Path(root) / RECORD
+    if not record.is_file():
+        return False
+    if json.loads(record.read_text()).get("renderer") != _RENDERER:
+        raise FileExistsError(f"{root} holds made-up scenes of an earlier version; remove the folder to have new ones")
+    return True
 
 
 def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str, object]:

@@ -22,11 +22,7 @@ from visionattn.data.scenes import (
 )
 from visionattn.data.shapes import cover, place_blob
 
-_GROUNDS = {  # hue, saturation, texture
-    "meadow": ((0.14, 0.42), (0.15, 0.5), textures.grass),
-    "water": ((0.35, 0.65), (0.15, 0.5), textures.ripples),
-    "paving": ((0.0, 1.0), (0.0, 0.35), textures.tiles),
-}
+_GROUNDS = {"meadow": textures.grass, "water": textures.ripples, "paving": textures.tiles}
 
 
 def render_scene(
@@ -42,14 +38,13 @@ def draw_scene(scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     labels = grounds.copy()
     image = _draw_grounds(scene, grounds)
     _draw_unlabelled(scene, image, labels)
-    starry = any(thing.outline == "star" for thing in scene.things)
     for thing in scene.things:
         window, mask = cover(thing.polygon(), scene.size, margin=round(4 * scene.scale))
         body = mask > 0.5
         ground = SCENE_CLASSES[int(np.bincount(grounds[window][body]).argmax()) - 1]
         _cast_shadow(image[window], mask, round(2 * scene.scale))
         _paint(image[window], mask, _surface(thing, mask.shape, scene.scale))
-        labels[window][body] = class_label(thing_class(thing.outline, thing.warm, ground, starry))
+        labels[window][body] = class_label(thing_class(thing.outline, thing.warm, ground))
     return _under_light(scene, image), labels
 
 
@@ -57,10 +52,9 @@ def _draw_grounds(scene: Scene, grounds: NDArray[np.uint8]) -> NDArray[np.float3
     image = np.zeros((*scene.size, 3), np.float32)
     for name in scene.grounds:
         rng = np.random.default_rng([scene.seed, 2, class_label(name)])
-        hues, saturations, texture = _GROUNDS[name]
-        color = colorsys.hsv_to_rgb(rng.uniform(*hues), rng.uniform(*saturations), rng.uniform(0.35, 0.65))
+        color = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.0, 0.4), rng.uniform(0.35, 0.65))
         there = grounds == class_label(name)
-        image[there] = _shade(color, texture(rng, scene.size, scene.scale), rng.uniform(0.22, 0.34))[there]
+        image[there] = _shade(color, _GROUNDS[name](rng, scene.size, scene.scale), rng.uniform(0.22, 0.34))[there]
     return image
 
 

@@ -1,13 +1,12 @@
 """Made-up scenes: textured shapes on textured grounds, whose classes need shape, colour and context.
 
-    crate, star                 shape alone: every colour occurs
     poppy, cornflower           one shape, the flower, in two families of colour
-    tent, sail                  one shape and colour, the triangle: the ground under it decides
-    ball, moon                  one shape and colour, the disk: a star anywhere in the picture makes it a moon
-    meadow, water, paving       texture: their colours overlap
+    star, crate                 shape: their colours overlap with those of poppies, tents and sails
+    tent, sail                  one shape and colour, the triangle: the ground around it decides
+    ball, buoy                  one shape and colour, the disk: likewise
+    meadow, water, paving       texture: every colour occurs
 
 Debris and the kerb between two grounds are label 0, which is not evaluated.
-Crops may leave the star outside and the disk's class undecidable: train on whole scenes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from visionattn.data.shapes import cover, place_outline
 
 SCENE_CLASSES = (
-    "meadow", "water", "paving", "crate", "star", "poppy", "cornflower", "tent", "sail", "ball", "moon",
+    "meadow", "water", "paving", "crate", "star", "poppy", "cornflower", "tent", "sail", "ball", "buoy",
 )  # fmt: skip
 """Names of labels 1, 2, ...; label 0 is not evaluated."""
 
@@ -38,10 +37,11 @@ SMALLEST_SIDE = 64
 SMALLEST_OBJECT = 24
 """No object's bounding box has a side below this many pixels (times the shorter side / 128, if that is more)."""
 
-_OUTLINES, _SHARES = ("square", "disk", "flower", "triangle"), (0.15, 0.25, 0.3, 0.3)  # stars are drawn apart
+_OUTLINES, _SHARES = ("square", "star", "disk", "flower", "triangle"), (0.15, 0.15, 0.22, 0.24, 0.24)
 _GROUNDS = ("meadow", "water", "paving")
 _TRIALS = 12  # places tried for an object before it is left out
-_WARM, _BLUE = (-0.07, 0.07), (0.55, 0.69)  # hues
+_WARM, _BLUE = (-0.06, 0.08), (0.56, 0.7)  # hues of flowers; those of the others overlap with them
+_HUES = {"star": (0.06, 0.18), "square": (0.34, 0.52), "triangle": (0.22, 0.42), "disk": (0.68, 0.9)}
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ def class_label(name: str) -> int:
     return SCENE_CLASSES.index(name) + 1
 
 
-def thing_class(outline: str, warm: bool, ground: str, starry: bool) -> str:
-    """The class of an object: its shape, then its colour, the ground under it, or the whole picture decides."""
+def thing_class(outline: str, warm: bool, ground: str) -> str:
+    """The class of an object: its shape, then its colour or the ground around it decides."""
     if outline == "flower":
         return "poppy" if warm else "cornflower"
     if outline == "triangle":
         return "sail" if ground == "water" else "tent"
     if outline == "disk":
-        return "moon" if starry else "ball"
+        return "buoy" if ground == "water" else "ball"
     return {"square": "crate", "star": "star"}[outline]
 
 
@@ -104,9 +104,7 @@ def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) 
     grounds = tuple(str(ground) for ground in rng.permutation(_GROUNDS)[: rng.integers(1, 3)])
     scene = Scene(size, grounds, (), int(rng.integers(2**31)))
     labels = ground_labels(scene)
-    outlines = [str(outline) for outline in rng.choice(_OUTLINES, rng.integers(3, 5), p=_SHARES)]
-    if rng.random() < 0.5:
-        outlines = [str(outline) for outline in rng.permutation([*outlines, *["star"] * rng.integers(1, 3)])]
+    outlines = [str(outline) for outline in rng.choice(_OUTLINES, rng.integers(3, 6), p=_SHARES)]
     things: list[Thing] = []
     areas: list[int] = []
     owners = np.full(size, -1, np.int16)  # number of the thing that is seen at a pixel
@@ -129,11 +127,11 @@ def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) 
 
 def _random_thing(rng: np.random.Generator, outline: str, scene: Scene) -> Thing:
     height, width = scene.size
-    smallest = 1.2 * SMALLEST_OBJECT * scene.scale
-    extent = rng.uniform(smallest, max(smallest, 0.45 * min(scene.size)))
+    smallest = 1.4 * SMALLEST_OBJECT * scene.scale
+    extent = rng.uniform(smallest, max(smallest, 0.5 * min(scene.size)))
     angle = rng.uniform(-0.3, 0.3)
     warm = bool(rng.random() < 0.5)
-    hue = rng.uniform(*(_WARM if warm else _BLUE)) if outline == "flower" else rng.random()
+    hue = rng.uniform(*(_WARM if warm else _BLUE) if outline == "flower" else _HUES[outline])
     color = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.6, 0.95), rng.uniform(0.7, 0.95))
     half_width, half_height = place_outline(outline, (0.0, 0.0), extent, angle).max(axis=0) + 1
     center = (

@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.logging import print_log
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 
-from visionattn.data.ade20k_scenes import RECORD, write_ade20k
+from visionattn.data.ade20k_scenes import is_written, write_ade20k
 from visionattn.data.scenes import SCENE_CLASSES, SCENE_PALETTE
 from visionattn.registry import DATASETS
 from visionattn.segmentation.labels import IGNORE, LabelCheck, check_labels, label_map_items, label_table
@@ -248,7 +248,7 @@ class MadeUpADE20K(ADE20K):
     METAINFO = {"classes": SCENE_CLASSES, "palette": [list(color) for color in SCENE_PALETTE]}
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        if not (Path(self.data_root) / RECORD).is_file():
+        if not is_written(self.data_root):
             print_log(f"writing made-up scenes to {self.data_root}", logger="current")
             write_ade20k(self.data_root)
         return super().load_data_list()

@@ -1,5 +1,4 @@
 # Made-up scenes in ADE20K's layout, 128x128, 11 classes; written when they are missing.
-# A moon is a ball with a star anywhere in the picture, so nothing here cuts a part of the picture out.
 data_root = "data/made_up_ade20k"
 
 train_pipeline = [
@@ -15,7 +14,7 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(type="visionattn.MadeUpADE20K", data_root=data_root, split="training", pipeline=train_pipeline),
