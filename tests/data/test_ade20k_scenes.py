@@ -65,7 +65,7 @@ def test_objects_are_whole_visible_and_of_a_sensible_size(size: tuple[int, int])
             assert (body & ~hidden).sum() >= 0.78 * body.sum()
             hidden |= body
             seen += 1
-    assert seen >= 40
+    assert seen >= (25 if min(size) < 128 else 60)  # no more fit into the smallest scenes
 
 
 def test_shape_colour_and_ground_decide() -> None:
