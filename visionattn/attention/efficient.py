@@ -9,20 +9,40 @@ residual is the block's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from visionattn.attention.base import Claims, ContextQKVAttention
-from visionattn.ops.efficient_attention import efficient_attention, scaled_efficient_attention
+from visionattn.attention.base import Claims, ContextQKVAttention, QKVAttention
+from visionattn.attention.shortcut import (
+    ResidualMixer,
+    is_inactive_dropout,
+    is_ordinary,
+    is_plain_linear,
+    kernels_allowed,
+    runs_eagerly,
+    unobserved,
+)
+from visionattn.ops.efficient_attention import (
+    efficient_attention,
+    is_channels_first,
+    project_tokens,
+    scaled_efficient_attention,
+)
+from visionattn.ops.folded_efficient_attention import folded_efficient_attention
 from visionattn.registry import ATTENTION
-from visionattn.typing import Grid
+from visionattn.typing import Grid, Tokens
 
 _PAPER = "Shen et al., WACV 2021, arXiv 1812.01243"
 
+FEWEST_TOKENS = 256
+"""Smaller maps cost calls, not arithmetic: the plain form has fewer of them."""
+
 
 @ATTENTION.register_module()
-class EfficientAttention(ContextQKVAttention):
+class EfficientAttention(ContextQKVAttention, ResidualMixer):
     """softmax over channels of Q, softmax over positions of K: a true attention distribution of rank d, linear in N.
 
     Args:
@@ -68,6 +88,94 @@ class EfficientAttention(ContextQKVAttention):
             q, k, v, mask, temperature=self.temperature, normalize_queries=self.normalize_queries
         )
 
+    def add_to(self, residual: Tokens, x: Tokens, scale: Tensor | None = None, mask: Tensor | None = None) -> Tokens:
+        """One walk over the map where `folds` allows it and nothing observes self; otherwise calls self."""
+        self.check_map(x, mask)
+        if unobserved(self) and folds(self, x, mask=mask) and residual.dtype == x.dtype:
+            return self._fold(x, residual, None if scale is None else scale.to(x.dtype))
+        mixed = self(x, mask=mask).to(residual.dtype)
+        return residual + mixed if scale is None else torch.addcmul(residual, mixed, scale.to(residual.dtype))
+
+    def _attend_map(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        if folds(self, x, context, mask):
+            return self._fold(x)
+        return _attend_in_order(self, x, context, mask)
+
+    def _fold(self, x: Tensor, residual: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+        tokens = x.flatten(1, -2)
+        return folded_efficient_attention(
+            tokens,
+            self.qkv.weight,
+            self.qkv.bias,
+            self.proj.weight,
+            self.proj.bias,
+            num_heads=self.num_heads,
+            key_dim=self.key_dim,
+            temperature=self.temperature,
+            residual=tokens if residual is x else None if residual is None else residual.flatten(1, -2),
+            scale=scale,
+        ).reshape(x.shape)
+
+
+def folds(mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> bool:
+    """Whether `EfficientAttention` takes its folded form (`ops/folded_efficient_attention.py`) for this call.
+
+    All of these must hold:
+    - the environment does not say VISIONATTN_KERNELS=off;
+    - x is on the CPU, float32 or float64, and looks at itself, without a mask;
+    - eager mode: no autocast, torch.compile, export, tracing, torch.func transform or forward-mode derivative;
+    - the mixer is exactly EfficientAttention (a subclass may look at values or weights) and normalises its queries;
+    - qkv and proj are exactly nn.Linear, without hooks, parametrisations or wrappers, and proj_drop does nothing;
+    - at least `FEWEST_TOKENS` tokens, and no more multiplications than the plain form.
+    """
+    return (
+        context is None
+        and mask is None
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and mixer.normalize_queries
+        and _pays(mixer, math.prod(x.shape[1:-1]))
+        and kernels_allowed()
+        and runs_eagerly()
+        and is_ordinary(x)
+        and type(mixer) is EfficientAttention
+        and "attend" not in vars(mixer)
+        and is_plain_linear(mixer.qkv)
+        and is_plain_linear(mixer.proj)
+        and x.dtype == mixer.qkv.weight.dtype == mixer.proj.weight.dtype
+        and is_inactive_dropout(mixer.proj_drop)
+    )
+
+
+def _pays(mixer: EfficientAttention, tokens: int) -> bool:
+    """Multiplications for one image: the folded form does not grow with value_dim, but folds value_dim once."""
+    dim, key, value = mixer.dim, mixer.key_dim, mixer.value_dim
+    plain = tokens * (2 * dim * (key + value) + 2 * key * value // mixer.num_heads)
+    folded = tokens * 4 * dim * key + 2 * dim * key * value // mixer.num_heads
+    return tokens >= FEWEST_TOKENS and folded <= plain
+
+
+def _attend_in_order(mixer: QKVAttention, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+    """The plain form; a channels-first map stays so from end to end, where its layers can be read as weights."""
+    tokens = x.flatten(1, -2)
+    if (
+        context is not None
+        or not is_channels_first(tokens)
+        or not runs_eagerly()
+        or not is_plain_linear(mixer.qkv)
+        or not is_plain_linear(mixer.proj)
+    ):
+        return QKVAttention._attend_map(mixer, x, context, mask)
+    grid: Grid = tuple(x.shape[1:-1])
+    qkv = project_tokens(tokens, mixer.qkv.weight, mixer.qkv.bias)
+    q, k, v = (
+        torch.unflatten(part, -1, (mixer.num_heads, -1)).transpose(1, 2)  # [B, heads, N, d], a view
+        for part in qkv.tensor_split((mixer.key_dim, 2 * mixer.key_dim), dim=-1)
+    )
+    out = mixer.attend(q, k, v, grid, grid, None if mask is None else mask.flatten(1))
+    out = project_tokens(out.transpose(1, 2).flatten(2), mixer.proj.weight, mixer.proj.bias)
+    return mixer.proj_drop(out).reshape(x.shape)
+
 
 @ATTENTION.register_module()
 class ScaledEfficientAttention(ContextQKVAttention):
@@ -107,3 +215,6 @@ class ScaledEfficientAttention(ContextQKVAttention):
         self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None = None
     ) -> Tensor:
         return scaled_efficient_attention(q, k, v, mask, scale=self.scale)
+
+    def _attend_map(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        return _attend_in_order(self, x, context, mask)

@@ -1,0 +1,218 @@
+"""The folded form of efficient attention: equal to the plain one, and taken exactly when its rule says so."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from visionattn.attention import efficient
+from visionattn.attention.efficient import EfficientAttention, folds
+from visionattn.blocks.plugin import AttentionPlugin
+from visionattn.ops import folded_passes
+from visionattn.ops.folded_efficient_attention import folded_efficient_attention
+
+
+def mixer_of(seed: int = 0, dim: int = 12, **options: object) -> EfficientAttention:
+    torch.manual_seed(seed)
+    mixer = EfficientAttention(dim, **options).double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.copy_(torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
+    return mixer
+
+
+def outputs_and_gradients(run: Callable[[Tensor], Tensor], mixer: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    x = x.detach().requires_grad_()
+    out = run(x)
+    w = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(9))
+    named = {"x": x, **dict(mixer.named_parameters())}
+    grads = torch.autograd.grad((out * w).sum(), list(named.values()))
+    return {"out": out.detach(), **dict(zip(named, grads, strict=True))}
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tol: float = 1e-12) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        error = (a[name] - b[name]).abs().max() / b[name].abs().max().clamp(min=1)
+        assert error <= tol, f"{name}: {error:.1e}"
+
+
+def both_forms(mixer: EfficientAttention, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    monkeypatch.setattr(efficient, "FEWEST_TOKENS", 1)
+    monkeypatch.setattr(efficient, "_pays", lambda *_: True)
+    assert folds(mixer, x)
+    folded = outputs_and_gradients(mixer, mixer, x)
+    monkeypatch.setenv("VISIONATTN_KERNELS", "off")
+    assert not folds(mixer, x)
+    return [folded, outputs_and_gradients(mixer, mixer, x)]
+
+
+OPTIONS = [
+    {},
+    {"num_heads": 4},
+    {"num_heads": 2, "key_dim": 6, "value_dim": 10},
+    {"num_heads": 3, "qkv_bias": False, "temperature": 1.7},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("grid", [(1,), (5, 7), (3, 4, 5)], ids=str)
+def test_both_forms_agree(
+    options: dict[str, object], channels_first: bool, grid: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixer = mixer_of(**options)
+    x = torch.randn(3, *grid, 12, dtype=torch.float64)
+    if channels_first:
+        x = x.movedim(-1, 1).contiguous().movedim(1, -1)
+    assert_same(*both_forms(mixer, x, monkeypatch))
+
+
+@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 128, 129, 200])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_chunks_of_any_length_agree(tokens: int, channels_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folded_passes, "_CHUNK_BYTES", 1)  # chunks of 64 tokens at most
+    mixer = mixer_of(num_heads=2)
+    x = torch.randn(2, tokens, 12, dtype=torch.float64)
+    if channels_first:
+        x = x.mT.contiguous().mT
+    assert_same(*both_forms(mixer, x, monkeypatch))
+
+
+@pytest.mark.parametrize("size", [1.0, 1000.0, -3000.0])
+def test_large_keys_overflow_nowhere(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folded_passes, "_CHUNK_BYTES", 1)
+    x = size * torch.randn(2, 150, 12, dtype=torch.float64)
+    folded, plain = both_forms(mixer_of(num_heads=2), x, monkeypatch)
+    assert all(t.isfinite().all() for t in folded.values())
+    assert_same(folded, plain, 1e-9)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    mixer = mixer_of(dim=4, num_heads=2, temperature=1.3)
+    x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    scale = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    weights = [p.detach().requires_grad_() for p in mixer.parameters()]
+
+    def run(x: Tensor, scale: Tensor, *weights: Tensor) -> Tensor:
+        return folded_efficient_attention(x, *weights, num_heads=2, key_dim=4, temperature=1.3, residual=x, scale=scale)
+
+    assert torch.autograd.gradcheck(run, (x, scale, *weights))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("zero_init", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_block_agrees_with_residual_and_scale(
+    norm: bool, zero_init: bool, channels_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(efficient, "FEWEST_TOKENS", 1)
+    monkeypatch.setattr(efficient, "_pays", lambda *_: True)
+    torch.manual_seed(0)
+    block = AttentionPlugin(12, "EfficientAttention", norm=norm, zero_init=zero_init, channels_last=channels_last)
+    block = block.double()
+    if block.gamma is not None:
+        nn.init.normal_(block.gamma)
+    x = torch.randn((2, 7, 9, 12) if channels_last else (2, 12, 7, 9), dtype=torch.float64)
+    folded = outputs_and_gradients(block, block, x)
+    assert norm or folded["out"].is_contiguous()  # a LayerNorm answers channels last, and the output follows it
+    monkeypatch.setenv("VISIONATTN_KERNELS", "off")
+    assert_same(folded, outputs_and_gradients(block, block, x))
+
+
+def test_output_of_a_channels_first_map_is_channels_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 12, 20, 30, dtype=torch.float64)
+    for switch in ("on", "off"):
+        monkeypatch.setenv("VISIONATTN_KERNELS", switch)
+        assert mixer_of()(x.movedim(1, -1)).movedim(-1, 1).is_contiguous()
+
+
+def hooked(mixer: EfficientAttention) -> None:
+    mixer.qkv.register_forward_hook(lambda *_: None)
+
+
+def parametrised(mixer: EfficientAttention) -> None:
+    parametrize.register_parametrization(mixer.proj, "weight", nn.Identity())
+
+
+def subclassed(mixer: EfficientAttention) -> None:
+    class Other(nn.Linear):
+        pass
+
+    other = Other(12, 12).double()
+    other.load_state_dict(mixer.proj.state_dict())
+    mixer.proj = other
+
+
+def dropping(mixer: EfficientAttention) -> None:
+    mixer.proj_drop = nn.Dropout(0.5)
+
+
+def own_attend(mixer: EfficientAttention) -> None:
+    mixer.attend = lambda q, k, v, q_grid, kv_grid, mask=None: v  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("change", [hooked, parametrised, subclassed, dropping, own_attend])
+def test_a_changed_layer_takes_the_plain_form(change: Callable[[EfficientAttention], None]) -> None:
+    x = torch.randn(1, 20, 30, 12, dtype=torch.float64)
+    mixer = mixer_of()
+    assert folds(mixer, x)
+    changed = copy.deepcopy(mixer)
+    change(changed)
+    assert not folds(changed, x)
+
+
+def test_a_hook_on_the_projection_still_sees_its_output() -> None:
+    mixer, seen = mixer_of(), []
+    mixer.proj.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    mixer(torch.randn(1, 20, 30, 12, dtype=torch.float64))
+    assert len(seen) == 1
+
+
+def test_calls_that_take_the_plain_form() -> None:
+    x = torch.randn(1, 20, 30, 12, dtype=torch.float64)
+    mixer = mixer_of()
+    assert folds(mixer, x)
+    assert not folds(mixer, x, context=x)
+    assert not folds(mixer, x, mask=torch.ones(1, 20, 30, dtype=torch.bool))
+    assert not folds(mixer, x[:, :2, :3])
+    assert not folds(mixer, x.to("meta"))
+    assert not folds(mixer_of(normalize_queries=False), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not folds(mixer, x)
+    assert not folds(copy.deepcopy(mixer).bfloat16(), x.bfloat16())
+    assert torch.func.vmap(lambda t: torch.tensor(float(folds(mixer, t))) + 0 * t.sum())(x[None]).item() == 0.0
+
+
+def test_forward_mode_second_order_and_functional_calls_work_in_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(1, 20, 30, 12, dtype=torch.float64)
+    mixer = mixer_of()
+    _, tangent = torch.func.jvp(mixer, (x,), (torch.ones_like(x),))
+    step = 1e-6
+    difference = (mixer(x + step) - mixer(x - step)) / (2 * step)
+    torch.testing.assert_close(tangent, difference, rtol=1e-5, atol=1e-7)
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(mixer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+    monkeypatch.setenv("VISIONATTN_KERNELS", "off")
+    (grad,) = torch.autograd.grad(mixer(x).square().sum(), x, create_graph=True)
+    grad.sum().backward()
+
+
+def test_frozen_weights_or_input_get_no_gradient() -> None:
+    x = torch.randn(1, 20, 30, 12, dtype=torch.float64)
+    mixer = mixer_of()
+    reference = outputs_and_gradients(mixer, mixer, x)
+    mixer(x).backward(torch.ones_like(x))
+    assert mixer.qkv.weight.grad is not None
+    frozen = copy.deepcopy(mixer).requires_grad_(False)
+    leaf = x.clone().requires_grad_()
+    w = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(9))
+    (grad,) = torch.autograd.grad((frozen(leaf) * w).sum(), leaf)
+    torch.testing.assert_close(grad, reference["x"], rtol=1e-12, atol=1e-12)

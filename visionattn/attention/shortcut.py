@@ -1,0 +1,80 @@
+"""Exact algebraic shortcuts: what a mechanism may offer its block, and what must hold before one is taken.
+
+A shortcut reads weights instead of calling the modules that own them, and brings its own backward. Whoever watches,
+changes or traces those modules would be passed over, so none of them may be there.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as global_hooks
+
+from visionattn.attention.base import TokenMixer
+from visionattn.typing import Tokens
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class ResidualMixer(TokenMixer):
+    """A mixer that can add its answer to a map in the walk over it that it makes anyway."""
+
+    @abstractmethod
+    def add_to(self, residual: Tokens, x: Tokens, scale: Tensor | None = None, mask: Tensor | None = None) -> Tokens:
+        """residual + scale * self(x): the block's sum, which stays the block's to ask for.
+
+        Args:
+            residual: [B, *grid, C]; x itself where the block has no norm.
+            x: [B, *grid, C].
+            scale: [C]; None is 1.
+            mask: [B, *grid] bool, True where a token is real; None if all are.
+        Returns:
+            [B, *grid, C], in the dtype of residual.
+        """
+
+
+def kernels_allowed() -> bool:
+    """False if the environment says VISIONATTN_KERNELS=off: then every mechanism runs in its plain form."""
+    return os.environ.get("VISIONATTN_KERNELS", "").strip().lower() != "off"
+
+
+def runs_eagerly() -> bool:
+    """Nothing compiles, exports or traces what is being computed."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
+
+
+def is_ordinary(x: Tensor) -> bool:
+    """x is no subclass of Tensor, and no torch.func transform, forward-mode derivative or autocast is at work."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and not torch.is_autocast_enabled(x.device.type)
+        and not torch._C._are_functorch_transforms_active()  # what autograd.Function.apply itself asks
+        and forward_ad._current_level < 0
+    )
+
+
+def unobserved(module: nn.Module) -> bool:
+    """No hook, of its own or global, and no replaced `forward` would notice that the module is not called."""
+    return not (
+        any(getattr(module, hooks) for hooks in _HOOKS)
+        or "forward" in vars(module)
+        or global_hooks._has_any_global_hook()  # type: ignore[no-untyped-call]
+    )
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Exactly nn.Linear with ordinary parameters: no subclass, parametrisation or wrapper, and unobserved."""
+    return (
+        type(module) is nn.Linear
+        and unobserved(module)
+        and all(p is None or type(p) in (Tensor, nn.Parameter) for p in (module.weight, module.bias))
+    )
+
+
+def is_inactive_dropout(module: nn.Module) -> bool:
+    """A dropout that changes nothing now."""
+    return type(module) is nn.Dropout and unobserved(module) and (module.p == 0 or not module.training)
