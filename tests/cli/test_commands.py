@@ -247,7 +247,9 @@ def test_help_imports_no_torch(argv: list[str]) -> None:
         f"try: main({argv!r})\n"
         "except SystemExit as end: assert end.code == 0\n"
         "heavy = {'torch', 'numpy', 'mmengine', 'cv2', 'rich'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "assert not heavy, heavy\n"
+        "commands = {name.rpartition('.')[2] for name in sys.modules if name.startswith('visionattn.cli.')}\n"
+        f"assert commands <= {{'main', 'options', {argv[0]!r}}}, commands"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

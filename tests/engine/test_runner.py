@@ -195,7 +195,8 @@ def test_epochs_are_shown_as_epochs(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [line.split("  ")[0] for line in lines if line.startswith("train ")] == ["train epoch 2/2"] * 2
 
 
-def test_two_runs_of_one_second_share_nothing(tmp_path: Path) -> None:
+def test_two_runs_of_one_second_share_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmengine.runner.runner.time.strftime", lambda *_: "20260102_030405")
     runs = [Runner.from_cfg(tiny_config(tmp_path)) for _ in range(3)]
     assert len({run.timestamp for run in runs}) == 3
     assert len({id(run.message_hub) for run in runs}) == len({run.log_dir for run in runs}) == 3

@@ -39,6 +39,7 @@ class Runner(MMEngineRunner):
     error unless the config says `load_strict=False`; the terminal shows a summary and progress, the log file all.
     """
 
+    _timestamp: str
     optim_wrapper: Any
     param_schedulers: Any
 
