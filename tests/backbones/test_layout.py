@@ -61,6 +61,8 @@ def test_what_is_no_map_is_refused() -> None:
         layout((1, 6, 5, 7), (1, 3, 5, 9))
     with pytest.raises(ValueError, match=r"returns no feature map: \[4, 6, 5, 7\]"):
         layout((4, 6, 5, 7), None)
+    with pytest.raises(ValueError, match="returns no feature map"):  # windows: one at this size, four at another
+        layout((1, 8, 8, 16), (4, 8, 8, 16))
     with pytest.raises(ValueError, match=r"returns no feature map: \[1, 10\]"):
         layout((1, 10), None)
     with pytest.raises(ValueError, match="returns no feature map"):

@@ -20,6 +20,8 @@ def InsertedBackbone(
     `dict(type="visionattn.InsertedBackbone", backbone=dict(type="mmseg.ResNetV1c", depth=18),
     attention={"layer3": dict(type="EfficientAttention")})`
 
+    A host that freezes stages in its own `train` (mmseg's frozen_stages) freezes the attention in them, too.
+
     Args:
         backbone: config of the backbone.
         attention: as for `insert_attention`.

@@ -57,9 +57,8 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     modes = [module.training for module in modules]
     buffers = [dict(module._buffers) for module in modules]
     values = [(b, b.clone()) for own in buffers for b in own.values() if b is not None]
-    devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.device.type not in ("cpu", "meta")}
-    kind = next(iter(devices)).type if devices else "cuda"
-    with torch.random.fork_rng([device.index for device in devices], device_type=kind):
+    gpus = {t.device.index for t in (*model.parameters(), *model.buffers()) if t.is_cuda}
+    with torch.random.fork_rng(list(gpus)):
         for module in modules:
             module.training = False
         try:
