@@ -26,11 +26,8 @@ SWIN = {"embed_dim": 12, "depths": (2, 2, 2, 2), "num_heads": (2, 2, 2, 2), "win
 # One of each way in which timm builds and taps its features.
 FAMILIES: dict[str, dict[str, Any]] = {
     "resnet18": {},
-    "test_resnet": {},
-    "test_convnext": {},
     "convnext_atto": {},
     "test_efficientnet": {},
-    "efficientnet_lite0": {},
     "mobilenetv3_small_050": {},
     "regnetx_002": {},
     "test_mambaout": {},
