@@ -28,6 +28,7 @@ _FILE_ONLY = (
     "Loads checkpoint by",
     "Saving checkpoint at",
     "Advance dataloader",
+    "paramwise_options --",
     "Auto resumed from",
     "The previous best checkpoint",
     # mmengine's CheckpointHook warns of its own calls.
