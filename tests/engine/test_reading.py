@@ -117,7 +117,6 @@ for path, resume in {files!r}:
 """
 
 
-@pytest.mark.slow
 def test_mmengine_itself_executes_them(tmp_path: Path) -> None:
     """If this fails, mmengine has become safe: see whether `reading` must still replace it."""
     hostile = {path.stem: path for path in write_hostile_files(tmp_path / "files", tmp_path / "canary")}
