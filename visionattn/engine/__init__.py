@@ -1,7 +1,8 @@
 """mmengine's Runner, reading and writing checkpoints safely; importing this registers what configs name."""
 
+from visionattn.engine.amp import AmpOptimWrapper
 from visionattn.engine.pictures import TestPicturesHook
 from visionattn.engine.runner import Runner
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook
 
-__all__ = ["LogProcessor", "RunSummaryHook", "Runner", "TestPicturesHook"]
+__all__ = ["AmpOptimWrapper", "LogProcessor", "RunSummaryHook", "Runner", "TestPicturesHook"]
