@@ -98,26 +98,42 @@ class ImageMaskFolder(BaseSegDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """mmseg's data list, plus `num_classes` for the loader's check."""
+        infos, unpaired = self.find_pairs()
+        if unpaired:
+            raise FileNotFoundError(next(iter(unpaired)))
+        return infos
+
+    def find_pairs(self) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+        """The data list of the complete pairs; and lines that say which others are not complete, with all their stems.
+
+        Raises:
+            FileNotFoundError: a folder or the list is missing.
+            ValueError: no file ends in the suffix, or the list is empty.
+        """
         images, masks = (Path(self.data_prefix[key]) for key in ("img_path", "seg_map_path"))
         for folder in (images, masks):
             if not folder.is_dir():
                 raise FileNotFoundError(self._missing(folder))
         stems = _stems(images, self.img_suffix, "image_suffix")
         mask_stems = _stems(masks, self.seg_map_suffix, "mask_suffix")
+        there, labelled = set(stems), set(mask_stems)
         if self.ann_file:
-            listed = self._listed()
-            _no_partner(set(listed) - set(stems), f"named in {self.ann_file}", "image", images)
-            _no_partner(set(listed) - set(mask_stems), f"named in {self.ann_file}", "mask", masks)
-            stems = listed
+            stems, named = self._listed(), f"named in {self.ann_file}"
+            lacking = [
+                (set(stems) - there, named, "image", images),
+                (set(stems) - labelled, named, "mask", masks),
+            ]
         else:
-            _no_partner(set(stems) - set(mask_stems), f"image files of {images}", "mask", masks)
-            _no_partner(set(mask_stems) - set(stems), f"masks of {masks}", "image", images)
+            lacking = [
+                (there - labelled, f"image files of {images}", "mask", masks),
+                (labelled - there, f"masks of {masks}", "image", images),
+            ]
         common = {
             "label_map": self.file_label_map(),
             "reduce_zero_label": self.reduce_zero_label,
             "num_classes": len(self.classes),
         }
-        return [
+        infos = [
             dict(
                 img_path=str(images / (stem + self.img_suffix)),
                 seg_map_path=str(masks / (stem + self.seg_map_suffix)),
@@ -125,7 +141,9 @@ class ImageMaskFolder(BaseSegDataset):
                 **common,
             )
             for stem in stems
+            if stem in there and stem in labelled
         ]
+        return infos, {_no_partner(*which): sorted(which[0]) for which in lacking if which[0]}
 
     def pairs(self) -> list[tuple[str, str]]:
         """(image file, mask file) of every sample."""
@@ -265,11 +283,10 @@ def _stems(folder: Path, suffix: str, option: str) -> list[str]:
     return stems
 
 
-def _no_partner(stems: set[str], which: str, partner: str, folder: Path) -> None:
-    """Raises FileNotFoundError if there are such stems, and names the first ones."""
-    if stems:
-        named = ", ".join(sorted(stems)[:5]) + (", ..." if len(stems) > 5 else "")
-        raise FileNotFoundError(
-            f"{len(stems)} {which} have no {partner} in {folder}: {named}; add the files, or list the complete pairs "
-            "in a text file (ann_file)"
-        )
+def _no_partner(stems: set[str], which: str, partner: str, folder: Path) -> str:
+    """A line that names the first of such stems."""
+    named = ", ".join(sorted(stems)[:5]) + (", ..." if len(stems) > 5 else "")
+    return (
+        f"{len(stems)} {which} have no {partner} in {folder}: {named}; add the files, or list the complete pairs "
+        "in a text file (ann_file)"
+    )
