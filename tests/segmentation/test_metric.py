@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import json
 import logging
+import pickle
 
 import mmseg.evaluation
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
+from segmentation_samples import batch
+from two_processes import run_in_processes
 
 from visionattn.registry import METRICS
+from visionattn.segmentation import streaming
 from visionattn.segmentation.metric import IoUMetric
+from visionattn.segmentation.streaming import repeated
 
 CLASSES = ("sky", "road", "tree", "car", "never")
 
@@ -24,26 +32,6 @@ def log():
     logger.addHandler(handler)
     yield records
     logger.removeHandler(handler)
-
-
-def batch(seed, number=5, classes=4, ignored=0.2):
-    """Samples as mmengine's evaluator gives them to a metric, of odd sizes that differ."""
-    rng = np.random.default_rng(seed)
-    samples = []
-    for index in range(number):
-        shape = (1, 7 + index, 13 - index)
-        truth = rng.integers(0, classes, shape)
-        prediction = np.where(rng.random(shape) < 0.5, truth, rng.integers(0, classes, shape))
-        truth = np.where(rng.random(shape) < ignored, 255, truth)
-        samples.append(
-            {
-                "gt_sem_seg": {"data": torch.from_numpy(truth)},
-                "pred_sem_seg": {"data": torch.from_numpy(prediction)},
-                "seg_map_path": f"masks/{index}.png",
-                "img_path": f"images/{index}.jpg",
-            }
-        )
-    return samples
 
 
 def score(metric, *batches, classes=CLASSES):
@@ -68,12 +56,14 @@ def naive(samples, num_classes):
             true[t] += 1
             predicted[p] += 1
             right[t] += t == p
+    dice = [2 * r / (p + t) for r, p, t in zip(right, predicted, true, strict=True) if p + t]
     iou = [r / (p + t - r) for r, p, t in zip(right, predicted, true, strict=True) if p + t - r]
     accuracy = [r / t for r, t in zip(right, true, strict=True) if t]
     return {
         "mIoU": 100 * sum(iou) / len(iou),
         "mAcc": 100 * sum(accuracy) / len(accuracy),
         "aAcc": 100 * sum(right) / sum(true),
+        "mDice": 100 * sum(dice) / len(dice),
     }
 
 
@@ -86,16 +76,19 @@ def test_equals_a_naive_count(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_mmseg(seed):
     samples = batch(seed)
-    theirs = score(mmseg.evaluation.IoUMetric(), samples)
+    theirs = score(mmseg.evaluation.IoUMetric(iou_metrics=["mIoU", "mDice", "mFscore"]), samples)
     ours = score(IoUMetric(), samples)
-    assert theirs.keys() == ours.keys()
-    for name in theirs:
+    assert set(theirs) - set(ours) == {"mFscore", "mPrecision", "mRecall"}
+    assert theirs["mFscore"] == theirs["mDice"]
+    for name in ours:
         assert ours[name] == pytest.approx(theirs[name], abs=0.006)  # mmseg rounds to two digits
 
 
-def test_batches_do_not_matter():
-    samples = batch(1)
-    assert score(IoUMetric(), samples) == score(IoUMetric(), samples[:2], samples[2:3], samples[3:])
+@pytest.mark.parametrize("size", range(1, 8))
+def test_batches_do_not_matter(size):
+    samples = batch(1, number=7)
+    batches = [samples[start : start + size] for start in range(0, 7, size)]
+    assert score(IoUMetric(), *batches) == score(IoUMetric(), samples)
 
 
 def test_perfect_prediction_and_void_scores_perfectly(log):
@@ -103,7 +96,7 @@ def test_perfect_prediction_and_void_scores_perfectly(log):
     for sample in samples:
         sample["gt_sem_seg"]["data"] = sample["pred_sem_seg"]["data"].clone()
         sample["gt_sem_seg"]["data"][:, :3] = 255  # a wrong guess there costs nothing
-    assert score(IoUMetric(), samples) == {"mIoU": 100.0, "mAcc": 100.0, "aAcc": 100.0}
+    assert score(IoUMetric(), samples) == dict.fromkeys(("mIoU", "mAcc", "aAcc", "mDice"), 100.0)
     assert log[-1].splitlines()[-1] == "mIoU 1.0000"
 
 
@@ -134,13 +127,11 @@ def test_truth_of_another_size_is_refused():
 
 
 def test_areas_are_exact_where_float32_is_not():
-    """2^24 + 1 pixels of one class: mmseg's float32 sum says 2^24."""
+    """2^24 + 1 pixels of one class: a float32 sum says 2^24."""
     metric = IoUMetric()
     metric.dataset_meta = {"classes": ("a", "b")}
-    big = torch.tensor([[2**24, 0], [2**24, 0], [2**24, 0]])
-    one = torch.tensor([[0, 1], [1, 1], [1, 1]])
-    metric.results = [big, one]
-    assert metric.evaluate(size=2)["aAcc"] == 100 * (2**24 + 1) / (2**24 + 2)
+    means = metric.means(torch.tensor([[2**24 + 1, 0], [1, 0]]), [])
+    assert means["aAcc"] == 100 * (2**24 + 1) / (2**24 + 2)
 
 
 def test_table_and_line(log):
@@ -149,14 +140,14 @@ def test_table_and_line(log):
     lines = log[-1].splitlines()
     assert lines[-1] == f"mIoU {means['mIoU'] / 100:.4f}"
     rows = {
-        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:5]] for line in lines if "|" in line
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:6]] for line in lines if "|" in line
     }
     assert set(rows) >= {"class", *CLASSES}
-    assert rows["class"] == ["IoU", "accuracy", "% of pixels"]
-    assert rows["never"] == ["-", "-", "0.00"]
+    assert rows["class"] == ["IoU", "accuracy", "Dice", "% of pixels"]
+    assert rows["never"] == ["-", "-", "-", "0.00"]
     ious = [float(rows[name][0]) for name in CLASSES[:4]]
     assert np.mean(ious) == pytest.approx(means["mIoU"], abs=0.006)
-    assert sum(float(rows[name][2]) for name in CLASSES) == pytest.approx(100, abs=0.03)
+    assert sum(float(rows[name][3]) for name in CLASSES) == pytest.approx(100, abs=0.03)
     assert log[-1].isascii()
 
 
@@ -169,7 +160,7 @@ def test_names_are_shown_as_they_are(log):
 
 def test_registry_and_prefix():
     metric = METRICS.build({"type": "visionattn.IoUMetric", "prefix": "val"})
-    assert set(score(metric, batch(0))) == {"val/mIoU", "val/mAcc", "val/aAcc"}
+    assert set(score(metric, batch(0))) == {"val/mIoU", "val/mAcc", "val/aAcc", "val/mDice"}
 
 
 def test_padded_samples_of_a_distributed_run_are_dropped():
@@ -187,3 +178,154 @@ def test_ignore_index():
         truth = sample["gt_sem_seg"]["data"]
         truth[truth == 3] = 255
     assert ours == score(IoUMetric(), samples)
+
+
+def of_processes(samples, processes, monkeypatch, out=None):
+    """What each process's metric says, given what mmengine's sampler deals out; their exchange is played."""
+    shares = []
+    for rank in range(processes):
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, processes))
+        shares.append([samples[index] for index in DefaultSampler(samples, shuffle=False)])
+    metrics = [IoUMetric(out=out) for _ in shares]
+    for metric, share in zip(metrics, shares, strict=True):
+        metric.dataset_meta = {"classes": CLASSES}
+        metric.process({}, share)
+    numbers = [len(share) for share in shares]
+    repetitions = repeated(numbers, len(samples))
+    total = metrics[0].zero()
+    for metric, some in zip(metrics, repetitions, strict=True):
+        if some:
+            metric._last = None
+        metric._add_last()
+        total += metric.zero() if metric._sum is None else metric._sum
+    kept = [metric.results[: len(metric.results) - some] for metric, some in zip(metrics, repetitions, strict=True)]
+    return metrics[0].means(total, streaming._dealt(kept)), metrics[0]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 7, 9])
+@pytest.mark.parametrize("number", [1, 4, 7])
+def test_processes_do_not_matter(processes, number, monkeypatch):
+    """9 processes of one image each or none of their own: the sampler repeats up to eight of them."""
+    samples = batch(2, number=number)
+    whole = IoUMetric()
+    means, metric = of_processes(samples, processes, monkeypatch)
+    assert means == score(whole, samples)
+    assert np.array_equal(metric.confusion, whole.confusion)
+    assert metric.images == whole.images
+
+
+@pytest.mark.parametrize(
+    ("numbers", "size", "expected"),
+    [
+        ([3, 3], 6, [0, 0]),
+        ([3, 3], 5, [0, 1]),
+        ([2, 2, 2, 2], 5, [0, 1, 1, 1]),
+        ([1, 1], 1, [0, 1]),
+        ([3, 2], 5, [0, 0]),
+    ],
+)
+def test_repetitions(numbers, size, expected):
+    assert repeated(numbers, size) == expected
+
+
+def test_two_processes_agree_with_one(tmp_path):
+    """gloo: five samples, so that one is repeated; both processes hear the same means, one writes."""
+    samples = batch(3)
+    whole = IoUMetric(out=tmp_path / "one")
+    expected = score(whole, samples)
+    for means in run_in_processes("metric_process", 2, tmp_path):
+        assert means == expected
+    for name in ("classes.json", "images.json"):
+        assert (tmp_path / "both/0" / name).read_text() == (tmp_path / "one" / name).read_text()
+    assert not (tmp_path / "both/1").exists()
+
+
+def test_an_image_seen_twice_is_refused():
+    metric = IoUMetric()
+    metric.dataset_meta = {"classes": CLASSES}
+    metric.process({}, batch(0) * 2)
+    with pytest.raises(ValueError, match="10 images were evaluated of a dataset of 5; evaluate each once"):
+        metric.evaluate(size=5)
+
+
+def test_memory_does_not_grow_with_the_images():
+    """150 classes: what is pickled of the metric grows by a few hundred bytes an image, not by a matrix (180 kB)."""
+    metric = IoUMetric()
+    metric.dataset_meta = {"classes": [str(i) for i in range(150)]}
+    metric.process({}, batch(0, number=5))
+    before = len(pickle.dumps(metric))
+    for _ in range(20):
+        metric.process({}, batch(0, number=5))
+    assert (len(pickle.dumps(metric)) - before) / 100 < 300
+    assert metric._sum.shape == (150, 150)
+
+
+def test_every_evaluation_begins_anew():
+    metric = IoUMetric()
+    first = score(metric, batch(0))
+    assert score(metric, batch(1)) == score(IoUMetric(), batch(1)) != first
+
+
+def test_nothing_to_evaluate():
+    """A mean over nothing is nan, as in mmseg, and no error."""
+    means = score(IoUMetric(), [])
+    assert all(np.isnan(value) for value in means.values())
+    ignored = batch(0, ignored=1.1)
+    assert all(np.isnan(value) for value in score(IoUMetric(), ignored).values())
+
+
+def test_files(tmp_path):
+    samples = batch(8)
+    samples[2]["gt_sem_seg"]["data"].fill_(255)
+    metric = IoUMetric(out=tmp_path / "deep" / "evaluation")
+    palette = np.arange(15, dtype=np.uint8).reshape(5, 3)
+    metric.dataset_meta = {"classes": CLASSES, "palette": palette}
+    metric.process({}, samples)
+    means = metric.evaluate(size=5)
+    out = tmp_path / "deep" / "evaluation"
+    assert sorted(file.name for file in out.iterdir()) == ["classes.json", "confusion_matrix.npy", "images.json"]
+
+    confusion = np.load(out / "confusion_matrix.npy")
+    naive_matrix = np.zeros((5, 5), int)
+    for sample in samples:
+        for t, p in zip(
+            sample["gt_sem_seg"]["data"].flatten().tolist(),
+            sample["pred_sem_seg"]["data"].flatten().tolist(),
+            strict=True,
+        ):
+            if t != 255:
+                naive_matrix[t, p] += 1
+    assert confusion.dtype == np.int64
+    assert np.array_equal(confusion, naive_matrix)
+
+    report = json.loads((out / "classes.json").read_text())
+    assert {name: report[name] for name in means} == means
+    assert report["images"] == 5
+    assert [entry["name"] for entry in report["classes"]] == list(CLASSES)
+    assert report["classes"][1]["color"] == [3, 4, 5]
+    assert report["classes"][4] == {
+        "name": "never", "color": [12, 13, 14], "IoU": None, "accuracy": None, "precision": None, "Dice": None,
+        "pixels": 0, "predicted": 0,
+    }  # fmt: skip
+    for index, entry in enumerate(report["classes"][:4]):
+        assert entry["pixels"] == naive_matrix[index].sum()
+        assert entry["predicted"] == naive_matrix[:, index].sum()
+        assert entry["precision"] == pytest.approx(100 * naive_matrix[index, index] / entry["predicted"])
+
+    images = json.loads((out / "images.json").read_text())
+    assert [image["image"] for image in images] == [f"images/{index}.jpg" for index in range(5)]
+    for sample, image in zip(samples, images, strict=True):
+        if image["mask"] == "masks/2.png":
+            assert image["mIoU"] is image["aAcc"] is None
+            assert image["pixels"] == 0
+        else:
+            alone = naive([sample], 5)
+            assert image["mIoU"] == pytest.approx(alone["mIoU"])
+            assert image["aAcc"] == pytest.approx(alone["aAcc"])
+
+
+def test_evaluator_drives_it():
+    evaluator = Evaluator([IoUMetric()])
+    evaluator.dataset_meta = {"classes": CLASSES}
+    samples = batch(0)
+    assert evaluator.offline_evaluate(samples, chunk_size=2) == score(IoUMetric(), samples)

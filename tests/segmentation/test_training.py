@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -133,7 +135,11 @@ def test_training_lowers_the_loss_repeats_by_its_seed_and_leaves_table_and_pictu
     assert "colour classifier mIoU 0." in last[0]
     assert last[1].startswith("mIoU 0.")
     metrics = runner.test()
-    assert metrics.keys() >= {"mIoU", "mAcc", "aAcc"}
+    assert metrics.keys() >= {"mIoU", "mAcc", "aAcc", "mDice"}
+    evaluation = tmp_path / "first/evaluation"
+    assert json.loads((evaluation / "classes.json").read_text())["mIoU"] == metrics["mIoU"]
+    images = [entry["image"] for entry in json.loads((evaluation / "images.json").read_text())]
+    assert images == [image for image, _ in runner.test_dataloader.dataset.pairs()]
     assert last[1] == f"mIoU {metrics['mIoU'] / 100:.4f}"
     _, again = trained(tree, tmp_path / "second")
     assert again == losses
