@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import mmengine
@@ -202,6 +203,13 @@ class Runner(MMEngineRunner):
         if isinstance(log_processor, dict) and "type" not in log_processor:
             return LogProcessor(**log_processor)
         return super().build_log_processor(log_processor)
+
+    def build_evaluator(self, evaluator: Any) -> Any:
+        built = super().build_evaluator(evaluator)
+        for metric in built.metrics:
+            if getattr(metric, "out", self) is None:  # a metric that writes files, and was not told where
+                metric.out = Path(self.work_dir) / "evaluation"
+        return built
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         super().register_default_hooks(hooks)
