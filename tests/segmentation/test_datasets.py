@@ -10,7 +10,9 @@ from mmseg.datasets import ADE20KDataset
 from visionattn.data.ade20k_scenes import write_ade20k
 from visionattn.data.scenes import SCENE_CLASSES
 from visionattn.registry import DATASETS
-from visionattn.segmentation.datasets import ADE20K, CamVid, ImageMaskFolder, MadeUpADE20K
+from visionattn.segmentation.datasets import ImageMaskFolder
+from visionattn.segmentation.made_up import MadeUpADE20K
+from visionattn.segmentation.public_datasets import ADE20K, CamVid
 
 CLASSES = ("sky", "road", "tree")
 PIPELINE = [
@@ -164,7 +166,7 @@ def test_made_up_tree_is_used_where_it_lies_and_written_where_it_is_missing(tree
     def small(out):
         return write_ade20k(out, train=2, val=1, size=(64, 64))
 
-    monkeypatch.setattr("visionattn.segmentation.datasets.write_ade20k", small)
+    monkeypatch.setattr("visionattn.segmentation.made_up.write_ade20k", small)
     assert len(MadeUpADE20K(str(tmp_path / "new" / "tree"), "training")) == 2
     assert len(MadeUpADE20K(str(tmp_path / "new" / "tree"), "validation")) == 1
 

@@ -12,7 +12,8 @@ from mmseg.structures import SegDataSample
 from visionattn.data.colour_baseline import colour_classifier_miou
 from visionattn.registry import HOOKS
 from visionattn.segmentation.colour_baseline import ColourBaselineHook
-from visionattn.segmentation.datasets import ImageMaskFolder, MadeUpADE20K
+from visionattn.segmentation.datasets import ImageMaskFolder
+from visionattn.segmentation.made_up import MadeUpADE20K
 from visionattn.visualization.panels import segmentation_panel
 
 CLASSES = ("sky", "road", "tree")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-import albumentations
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +12,6 @@ from mmengine.dataset import worker_init_fn
 from mmengine.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 
-from visionattn.data.augmentation import build_augmentation
 from visionattn.data.randomness import sample_seed
 from visionattn.segmentation.pipeline import Albumentations, LoadImage, LoadLabels
 
@@ -92,9 +94,9 @@ def test_unknown_transform_is_answered_with_near_names():
 
 
 def test_wrong_options_are_one_line():
-    with pytest.raises(TypeError, match="albumentations' RandomCrop has no option 'hight'; it has height, width"):
+    with pytest.raises(TypeError, match="RandomCrop has no option 'hight'; it has height, width"):
         Albumentations([{"type": "RandomCrop", "hight": 5, "width": 5}])
-    with pytest.raises(ValueError, match=r"albumentations' RandomCrop refuses its options: .*height") as error:
+    with pytest.raises(ValueError, match=r"RandomCrop refuses its options: .*height") as error:
         Albumentations([{"type": "RandomCrop", "height": -5, "width": 5}])
     assert "\n" not in str(error.value)
 
@@ -206,10 +208,11 @@ def test_registry_finds_the_transforms():
     TRANSFORMS.build({"type": "visionattn.Albumentations", "transforms": []})
 
 
-def test_importing_albumentations_asks_no_server(monkeypatch):
-    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE", raising=False)
-    build_augmentation([], fill_mask=255)
-    import os
-
-    assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
-    assert albumentations.__version__ == "2.0.8"
+def test_importing_albumentations_asks_no_server():
+    code = (
+        "import os; from visionattn.data.augmentation import build_augmentation; build_augmentation([], fill_mask=255);"
+        "import albumentations; print(os.environ['NO_ALBUMENTATIONS_UPDATE'], albumentations.__version__)"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["1", "2.0.8"]

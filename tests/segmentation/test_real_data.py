@@ -12,8 +12,8 @@ import torch
 from mmengine.dataset import Compose
 
 from visionattn.engine.config import load_config
-from visionattn.segmentation.datasets import CamVid
 from visionattn.segmentation.labels import read_mask, to_labels
+from visionattn.segmentation.public_datasets import CamVid
 
 ROOT = Path(os.environ.get("VISIONATTN_DATA") or Path(__file__).parents[3] / "shared" / "data") / "camvid"
 pytestmark = pytest.mark.skipif(

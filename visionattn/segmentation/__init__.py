@@ -7,20 +7,41 @@ with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional
     import mmseg.datasets  # noqa: F401
 
 from visionattn.segmentation.colour_baseline import ColourBaselineHook
-from visionattn.segmentation.datasets import ADE20K, CamVid, ImageMaskFolder, MadeUpADE20K
+from visionattn.segmentation.datasets import ImageMaskFolder
+from visionattn.segmentation.made_up import MadeUpADE20K
 from visionattn.segmentation.metric import IoUMetric
 from visionattn.segmentation.pictures import PictureHook
 from visionattn.segmentation.pipeline import Albumentations, LoadImage, LoadLabels
+from visionattn.segmentation.public_datasets import (
+    ADE20K,
+    CamVid,
+    Cityscapes,
+    CityscapesTrainIds,
+    COCOStuff10k,
+    COCOStuff164k,
+    PascalContext59,
+    PascalContext60,
+    PascalVOC2012,
+    PascalVOC2012Aug,
+)
 
 __all__ = [
     "ADE20K",
     "Albumentations",
+    "COCOStuff10k",
+    "COCOStuff164k",
     "CamVid",
+    "Cityscapes",
+    "CityscapesTrainIds",
     "ColourBaselineHook",
     "ImageMaskFolder",
     "IoUMetric",
     "LoadImage",
     "LoadLabels",
     "MadeUpADE20K",
+    "PascalContext59",
+    "PascalContext60",
+    "PascalVOC2012",
+    "PascalVOC2012Aug",
     "PictureHook",
 ]

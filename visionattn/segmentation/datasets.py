@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.logging import print_log
-from mmseg.datasets import ADE20KDataset, BaseSegDataset
+from mmseg.datasets import BaseSegDataset
 
-from visionattn.data.ade20k_scenes import is_written, write_ade20k
-from visionattn.data.scenes import SCENE_CLASSES, SCENE_PALETTE
 from visionattn.registry import DATASETS
-from visionattn.segmentation.labels import IGNORE, LabelCheck, check_labels, label_map_items, label_table
+from visionattn.segmentation.labels import (
+    IGNORE,
+    LabelCheck,
+    check_labels,
+    label_map_items,
+    label_table,
+    resolve_label_map,
+)
 
 
 @DATASETS.register_module()
@@ -31,6 +36,8 @@ class ImageMaskFolder(BaseSegDataset):
         ignore_index: the number in the masks that is left out. Once loaded, an ignored pixel is always 255, as mmseg's
             heads and metric expect.
         reduce_zero_label: 0 in the masks is left out and 1 is the first class.
+        label_map: what numbers in the masks mean that are not their class's: a class's name or number, or "ignore", as
+            `{0: "ignore", 255: "person"}`. A number that is not in it keeps its meaning.
         ann_file: a text file with one stem a line; every image of the folder if "".
         pipeline: transforms, as config dicts.
         test_mode: evaluation; never replaces a sample.
@@ -38,7 +45,7 @@ class ImageMaskFolder(BaseSegDataset):
         lazy_init: leaves the files alone until the first access.
     Raises:
         FileNotFoundError: a folder, or the partner of a file, is missing.
-        ValueError: no file ends in the suffix; the ignored number is also a class.
+        ValueError: no file ends in the suffix; the ignored number is also a class; the label map names no class.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class ImageMaskFolder(BaseSegDataset):
         mask_suffix: str = ".png",
         ignore_index: int = IGNORE,
         reduce_zero_label: bool = False,
+        label_map: Mapping[int, int | str] | None = None,
         ann_file: str = "",
         pipeline: Sequence[dict[str, Any] | Callable[..., Any]] = (),
         test_mode: bool = False,
@@ -62,7 +70,13 @@ class ImageMaskFolder(BaseSegDataset):
         metainfo = {key: value for key, value in (("classes", classes), ("palette", palette)) if value is not None}
         if not (classes or self.METAINFO.get("classes")):
             raise ValueError(f'{type(self).__name__} needs the names of its classes: classes=("wall", "door", ...)')
+        if label_map and reduce_zero_label:
+            raise ValueError(
+                "label_map and reduce_zero_label=True exclude each other; "
+                'write the whole map: {0: "ignore", 1: 0, 2: 1, ...}'
+            )
         self.file_ignore_index = ignore_index
+        self.file_meanings = resolve_label_map(label_map, self.METAINFO.get("classes") or classes)
         super().__init__(
             data_root=data_root,
             data_prefix={"img_path": image_dir, "seg_map_path": mask_dir},
@@ -83,14 +97,25 @@ class ImageMaskFolder(BaseSegDataset):
         return self._metainfo["classes"]
 
     def file_label_map(self) -> dict[int, int]:
-        """(number after reduce_zero_label -> label) where they differ: ignored numbers and classes not chosen."""
-        numbers = self.METAINFO.get("classes") or self.classes
-        if self.file_ignore_index in range(len(numbers)) and not self.reduce_zero_label:
+        """(number after reduce_zero_label -> label) where they differ."""
+        names = self.METAINFO.get("classes") or self.classes
+        ignored = self.file_ignore_index
+        given = self.file_meanings
+        if ignored != IGNORE and given.get(ignored, IGNORE) != IGNORE:
             raise ValueError(
-                f"ignore_index={self.file_ignore_index} is also the class {numbers[self.file_ignore_index]!r}; "
-                "use reduce_zero_label=True where 0 is left out and 1 is the first class, else another number"
+                f"label_map sends {ignored} to {names[given[ignored]]!r}, and ignore_index={ignored}; drop one"
             )
-        return {**(self.label_map or {}), self.file_ignore_index - self.reduce_zero_label: IGNORE}
+        if ignored in range(len(names)) and ignored not in given and not self.reduce_zero_label:
+            raise ValueError(
+                f"ignore_index={ignored} is also the class {names[ignored]!r}; use reduce_zero_label=True where 0 is "
+                "left out and 1 is the first class, a label_map that says where its class is, else another number"
+            )
+        chosen = self.label_map or {}  # class -> label, where there is a choice of classes
+        return {
+            **chosen,
+            ignored - self.reduce_zero_label: IGNORE,
+            **{number: chosen.get(meaning, meaning) for number, meaning in given.items()},
+        }
 
     def label_table(self) -> np.ndarray:
         """[65536]: the label of each number in the files; see `labels.label_table`."""
@@ -110,15 +135,19 @@ class ImageMaskFolder(BaseSegDataset):
             FileNotFoundError: a folder or the list is missing.
             ValueError: no file ends in the suffix, or the list is empty.
         """
-        images, masks = (Path(self.data_prefix[key]) for key in ("img_path", "seg_map_path"))
+        return self._pairs_in(self.data_prefix["seg_map_path"], self.ann_file)
+
+    def _pairs_in(self, mask_dir: str, ann_file: str) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+        """`find_pairs` with masks of this folder and, unless "", stems of this list."""
+        images, masks = Path(self.data_prefix["img_path"]), Path(mask_dir)
         for folder in (images, masks):
             if not folder.is_dir():
                 raise FileNotFoundError(self._missing(folder))
         stems = _stems(images, self.img_suffix, "image_suffix")
         mask_stems = _stems(masks, self.seg_map_suffix, "mask_suffix")
         there, labelled = set(stems), set(mask_stems)
-        if self.ann_file:
-            stems, named = self._listed(), f"named in {self.ann_file}"
+        if ann_file:
+            stems, named = self._listed(ann_file), f"named in {ann_file}"
             lacking = [
                 (set(stems) - there, named, "image", images),
                 (set(stems) - labelled, named, "mask", masks),
@@ -154,12 +183,12 @@ class ImageMaskFolder(BaseSegDataset):
         """Reads up to `limit` masks before training; see `check_labels` for what it refuses."""
         return check_labels(self.pairs(), self.label_table(), limit=limit)
 
-    def _listed(self) -> list[str]:
-        if not Path(self.ann_file).is_file():
-            raise FileNotFoundError(self._missing(Path(self.ann_file)))
-        stems = [line.strip() for line in Path(self.ann_file).read_text().splitlines() if line.strip()]
+    def _listed(self, ann_file: str) -> list[str]:
+        if not Path(ann_file).is_file():
+            raise FileNotFoundError(self._missing(Path(ann_file)))
+        stems = [line.strip() for line in Path(ann_file).read_text().splitlines() if line.strip()]
         if not stems:
-            raise ValueError(f"{self.ann_file} names no sample; it holds one stem a line")
+            raise ValueError(f"{ann_file} names no sample; it holds one stem a line")
         return stems
 
     def _missing(self, path: Path) -> str:
@@ -169,112 +198,13 @@ class ImageMaskFolder(BaseSegDataset):
         )
 
 
-@DATASETS.register_module()
-class CamVid(ImageMaskFolder):
-    """CamVid in the SegNet split: 11 classes, 480x360, 11 = void (ignored).
-
-        data_root/images/{train,val,test}/*.jpg     data_root/annotations/{train,val,test}/*.png
-        data_root/{train,val,test}.txt              one stem a line
-
-    Args:
-        split: "train", "val" or "test"; the file `split`.txt and the folders of this name.
-        The others: as of `ImageMaskFolder`.
-    """
-
-    METAINFO = {
-        "classes": (
-            "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian",
-            "Bicyclist",
-        ),
-        "palette": [
-            [128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222], [128, 128, 0],
-            [192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192],
-        ],
-    }  # fmt: skip
-
-    def __init__(
-        self,
-        data_root: str,
-        split: str,
-        *,
-        classes: Sequence[str] | None = None,
-        image_suffix: str = ".jpg",
-        pipeline: Sequence[dict[str, Any] | Callable[..., Any]] = (),
-        test_mode: bool = False,
-        indices: int | Sequence[int] | None = None,
-        lazy_init: bool = False,
-    ) -> None:
-        super().__init__(
-            data_root,
-            f"images/{split}",
-            f"annotations/{split}",
-            classes=classes,
-            image_suffix=image_suffix,
-            ignore_index=11,
-            ann_file=f"{split}.txt",
-            pipeline=pipeline,
-            test_mode=test_mode,
-            indices=indices,
-            lazy_init=lazy_init,
-        )
-
-
-@DATASETS.register_module()
-class ADE20K(ImageMaskFolder):
-    """ADE20K as ADEChallengeData2016 has it: 150 classes by mmseg's metadata, 0 in a mask is ignored.
-
-        data_root/images/{training,validation}/*.jpg     data_root/annotations/{training,validation}/*.png
-
-    Args:
-        split: "training" or "validation".
-        The others: as of `ImageMaskFolder`.
-    """
-
-    METAINFO = ADE20KDataset.METAINFO
-
-    def __init__(
-        self,
-        data_root: str,
-        split: str,
-        *,
-        classes: Sequence[str] | None = None,
-        pipeline: Sequence[dict[str, Any] | Callable[..., Any]] = (),
-        test_mode: bool = False,
-        indices: int | Sequence[int] | None = None,
-        lazy_init: bool = False,
-    ) -> None:
-        super().__init__(
-            data_root,
-            f"images/{split}",
-            f"annotations/{split}",
-            classes=classes,
-            reduce_zero_label=True,
-            pipeline=pipeline,
-            test_mode=test_mode,
-            indices=indices,
-            lazy_init=lazy_init,
-        )
-
-
-@DATASETS.register_module()
-class MadeUpADE20K(ADE20K):
-    """Made-up scenes in ADE20K's layout; a tree that is missing is written first, at its usual size.
-
-    A tree of another size: `visionattn data synth ade20k OUT`.
-    """
-
-    METAINFO = {"classes": SCENE_CLASSES, "palette": [list(color) for color in SCENE_PALETTE]}
-
-    def load_data_list(self) -> list[dict[str, Any]]:
-        if not is_written(self.data_root):
-            print_log(f"writing made-up scenes to {self.data_root}", logger="current")
-            write_ade20k(self.data_root)
-        return super().load_data_list()
-
-
 def _stems(folder: Path, suffix: str, option: str) -> list[str]:
     """Paths below `folder` without the suffix, sorted."""
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    files = [
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+    ]
     stems = sorted(name[: len(name) - len(suffix)] for name in files if name.endswith(suffix))
     if not stems:
         there = Counter(Path(name).suffix for name in files).most_common(3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -58,6 +59,46 @@ def read_mask(path: str | Path) -> np.ndarray:
             "convert colours to class numbers first"
         )
     return mask
+
+
+def resolve_label_map(label_map: Mapping[int, int | str] | None, classes: Sequence[str] | None) -> dict[int, int]:
+    """(number in the masks -> class number or 255) of a label map as users write it: `{0: "ignore", 255: "person"}`.
+
+    Args:
+        label_map: keys may be strings of digits, as a config file that was written out has them.
+        classes: names in the order of their numbers.
+    Raises:
+        ValueError: a key is no 16-bit number, or a value is neither a class's name or number nor "ignore" or 255.
+    """
+    names = list(classes or ())
+    resolved = {}
+    for key, meaning in (label_map or {}).items():
+        number = int(key) if isinstance(key, str) and key.isdecimal() else key
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < _VALUES:
+            raise ValueError(f"label_map has the key {key!r}; a key is a number in the masks, 0 to {_VALUES - 1}")
+        resolved[number] = _meaning(number, meaning, names)
+    return resolved
+
+
+def _meaning(number: int, meaning: int | str, names: Sequence[str]) -> int:
+    if isinstance(meaning, str):
+        if meaning in names:
+            return names.index(meaning)
+        if meaning == "ignore":
+            return IGNORE
+        close = get_close_matches(meaning, [*names, "ignore"], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the classes are {', '.join(names[:5])}"
+        raise ValueError(f"label_map sends {number} to {meaning!r}, which is no class; {hint}")
+    if (
+        isinstance(meaning, bool)
+        or not isinstance(meaning, int)
+        or (meaning != IGNORE and meaning not in range(len(names)))
+    ):
+        raise ValueError(
+            f"label_map sends {number} to {meaning!r}; it may send to a class's name, 0..{len(names) - 1}, or "
+            f'"ignore" ({IGNORE})'
+        )
+    return meaning
 
 
 def label_map_items(label_map: Mapping[int, int] | None) -> tuple[tuple[int, int], ...]:

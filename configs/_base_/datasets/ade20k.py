@@ -1,0 +1,45 @@
+# ADE20K (ADEChallengeData2016), 150 classes, mmseg's published pipeline: short side 512, crops of 512x512.
+# A model's data_preprocessor pads to size=crop_size. Another place: --cfg-options data_root=PATH
+data_root = "data/ade/ADEChallengeData2016"
+crop_size = (512, 512)
+scale = (2048, 512)  # what the long and the short side are fitted into
+
+train_pipeline = [
+    dict(type="visionattn.LoadImage"),
+    dict(type="visionattn.LoadLabels"),
+    dict(
+        type="visionattn.Albumentations",
+        transforms=[
+            dict(type="ScaledCrop", scale=scale, ratio_range=(0.5, 2.0), crop_size=crop_size, cat_max_ratio=0.75),
+            dict(type="HorizontalFlip", p=0.5),
+            dict(type="PhotometricDistortion"),
+        ],
+    ),
+    dict(type="mmseg.PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="visionattn.LoadImage"),
+    dict(type="mmseg.Resize", scale=scale, keep_ratio=True),
+    dict(type="visionattn.LoadLabels"),  # behind Resize: predictions are brought back to the image's own size
+    dict(type="mmseg.PackSegInputs"),
+]
+
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="InfiniteSampler", shuffle=True),
+    dataset=dict(type="visionattn.ADE20K", data_root=data_root, split="training", pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="visionattn.ADE20K", data_root=data_root, split="validation", pipeline=test_pipeline, test_mode=True
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="visionattn.IoUMetric")
+test_evaluator = val_evaluator
