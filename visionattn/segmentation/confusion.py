@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 
@@ -23,26 +23,33 @@ def confusion_matrix(
         prediction, truth: [H, W] integers, 0..K-1, or ignore_index in the truth.
         where: the sample's file, for the message.
     Raises:
-        ValueError: shapes differ, or a label is outside the classes; names the file, the first pixel and its value.
+        ValueError: as `check_pair`.
     """
+    truth = truth.to(prediction.device)
+    check_pair(prediction, truth, num_classes, ignore_index, where)
+    kept = truth != ignore_index
+    pairs = truth[kept].long() * num_classes + prediction[kept].long()
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes).cpu()
+
+
+def check_pair(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int, where: str) -> None:
+    """Raises ValueError if the shapes differ or a label is outside the classes: file, first pixel and its value."""
     if prediction.shape != truth.shape:
         raise ValueError(
             f"{where}: the prediction is {list(prediction.shape)} but the truth {list(truth.shape)}; load the labels "
             "after resizing in the pipeline for evaluation"
         )
-    truth = truth.to(prediction.device)
-    kept = truth != ignore_index
-    for name, labels, looked_at in (("truth", truth, kept), ("prediction", prediction, torch.ones_like(kept))):
-        outside = ((labels < 0) | (labels >= num_classes)) & looked_at
+    for name, labels, ignored in (("truth", truth, truth == ignore_index), ("prediction", prediction, None)):
+        outside = (labels < 0) | (labels >= num_classes)
+        if ignored is not None:
+            outside &= ~ignored
         if outside.any():
             row, column = (int(i) for i in outside.nonzero()[0])
-            ignored = f" or ignored {ignore_index}" if name == "truth" else ""
+            also = "" if ignored is None else f" or ignored {ignore_index}"
             raise ValueError(
                 f"{where}: the {name} holds {labels[row, column].item():g} at row {row}, column {column}; allowed are "
-                f"0..{num_classes - 1}{ignored}: the model and the dataset must agree on {num_classes} classes"
+                f"0..{num_classes - 1}{also}: the model and the dataset must agree on {num_classes} classes"
             )
-    pairs = truth[kept].long() * num_classes + prediction[kept].long()
-    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes).cpu()
 
 
 @dataclass(frozen=True)
@@ -83,16 +90,14 @@ class ClassScores:
         }
 
 
-def class_table(classes: Sequence[str], shares: np.ndarray, **scores: np.ndarray) -> str:
-    """The classes' scores and shares of the true pixels as a table in plain characters.
+def class_table(classes: Sequence[str], columns: Mapping[str, np.ndarray]) -> str:
+    """The classes' numbers in percent, as a table in plain characters.
 
     Args:
-        shares: [K], 0 to 1.
-        scores: [K] under the column's name, 0 to 1, nan where not defined.
+        columns: [K] under each heading, 0 to 1, nan where not defined.
     """
     table = Table(box=box.ASCII)
     table.add_column("class")
-    columns = {**scores, "% of pixels": shares}
     for heading in columns:
         table.add_column(heading, justify="right")
     for name, *numbers in zip(classes, *columns.values(), strict=True):

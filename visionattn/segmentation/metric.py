@@ -79,9 +79,9 @@ class IoUMetric(StreamingMetric):
         scores = ClassScores.of(self.confusion)
         means = scores.means()
         if is_main_process():
-            classes = self.dataset_meta["classes"]
             shares = scores.pixels / max(scores.pixels.sum(), 1)
-            table = class_table(classes, shares, IoU=scores.iou, accuracy=scores.accuracy, Dice=scores.dice)
+            columns = {"IoU": scores.iou, "accuracy": scores.accuracy, "Dice": scores.dice, "% of pixels": shares}
+            table = class_table(self.dataset_meta["classes"], columns)
             print_log(f"IoU, accuracy and Dice by class\n{table}\nmIoU {means['mIoU'] / 100:.4f}", logger="current")
             if self.out is not None:
                 self._write(Path(self.out), scores, means)
