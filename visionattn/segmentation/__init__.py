@@ -6,6 +6,7 @@ import io
 with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional package of its makers is missing
     import mmseg.datasets  # noqa: F401
 
+from visionattn.segmentation.boundary import BoundaryFMetric
 from visionattn.segmentation.colour_baseline import ColourBaselineHook
 from visionattn.segmentation.datasets import ImageMaskFolder
 from visionattn.segmentation.made_up import MadeUpADE20K
@@ -28,6 +29,7 @@ from visionattn.segmentation.public_datasets import (
 __all__ = [
     "ADE20K",
     "Albumentations",
+    "BoundaryFMetric",
     "COCOStuff10k",
     "COCOStuff164k",
     "CamVid",
