@@ -9,6 +9,8 @@ with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional
 from visionattn.segmentation.boundary import BoundaryFMetric
 from visionattn.segmentation.colour_baseline import ColourBaselineHook
 from visionattn.segmentation.datasets import ImageMaskFolder
+from visionattn.segmentation.losses import CrossEntropyLoss, OhemCrossEntropyLoss
+from visionattn.segmentation.losses_overlap import DiceLoss, LovaszLoss
 from visionattn.segmentation.made_up import MadeUpADE20K
 from visionattn.segmentation.metric import IoUMetric
 from visionattn.segmentation.pictures import PictureHook
@@ -36,11 +38,15 @@ __all__ = [
     "Cityscapes",
     "CityscapesTrainIds",
     "ColourBaselineHook",
+    "CrossEntropyLoss",
+    "DiceLoss",
     "ImageMaskFolder",
     "IoUMetric",
     "LoadImage",
     "LoadLabels",
+    "LovaszLoss",
     "MadeUpADE20K",
+    "OhemCrossEntropyLoss",
     "PascalContext59",
     "PascalContext60",
     "PascalVOC2012",
