@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = args.debug or os.environ.get("VISIONATTN_DEBUG") == "1"
     # Compiled operations of mmcv, which nothing here uses.
     warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``", category=UserWarning)
+    # Of many processes: mmengine on the threads that it gives each, torch on an argument of mmengine's.
+    warnings.filterwarnings("ignore", message="Setting (MKL|OMP)_NUM_THREADS environment", category=UserWarning)
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     try:
         code: int = module.run(args)
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import checkpoint as checkpoints
 
 from visionattn.engine.config import import_scope
+from visionattn.engine.launch import join_processes, wrapper_config
 from visionattn.engine.plain import plain, plain_items, plain_message_hub, plain_scheduler, restore_message_hub
 from visionattn.engine.reading import make_mmengine_read_safely
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook, make_terminal_quiet
@@ -188,11 +189,17 @@ class Runner(MMEngineRunner):
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         import_scope(self.cfg)
+        join_processes(self.launcher, **env_cfg.get("dist_cfg", {}))
         super().setup_env(env_cfg)
         # Logger, message hub and log folder go by this name: two runs that one process begins in a second are two.
         _begun[self._timestamp] += 1
         if _begun[self._timestamp] > 1:
             self._timestamp = f"{self._timestamp}_{_begun[self._timestamp]}"
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: Any) -> Any:
+        if self.distributed and not is_model_wrapper(model):
+            model_wrapper_cfg = wrapper_config(model_wrapper_cfg, self.cfg.get("find_unused_parameters", False))
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(log_level, log_file, **kwargs)

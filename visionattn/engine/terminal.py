@@ -62,7 +62,9 @@ def _for_people(record: logging.LogRecord) -> bool:
 
 @LOG_PROCESSORS.register_module()
 class LogProcessor(MMEngineLogProcessor):
-    """One short line per report: position, loss, learning rate, time, time left. Every scalar goes to scalars.json."""
+    """One short line per report: position, loss, learning rate, time, images a second, the share of the time that the
+    loader kept the model waiting, time left. Every scalar goes to scalars.json.
+    """
 
     def get_log_after_iter(self, runner: Any, batch_idx: int, mode: str) -> tuple[dict[str, Any], str]:
         tag, _ = super().get_log_after_iter(runner, batch_idx, mode)
@@ -72,8 +74,13 @@ class LogProcessor(MMEngineLogProcessor):
             parts.append(f"loss {values['loss']:.4f}")
         if mode == "train" and "lr" in values:
             parts.append(f"lr {values['lr']:.2e}")
-        if "time" in values:
+        if values.get("time"):
             parts.append(f"{values['time']:.3f} s/it")
+            images = _batch_size(runner, mode) * runner.world_size
+            if images:
+                parts.append(f"{images / values['time']:.1f} img/s")
+            # Waiting for the loader: a large share says that it starves the model.
+            parts.append(f"data {values.get('data_time', 0) / values['time']:.0%}")
         if "memory" in values:
             parts.append(f"{values['memory'] / 1024:.1f} GiB")
         if "eta" in runner.message_hub.runtime_info:
@@ -97,6 +104,13 @@ class LogProcessor(MMEngineLogProcessor):
         return f"{mode:<5} {position}"
 
 
+def _batch_size(runner: Any, mode: str) -> int:
+    """Images a process takes at once; 0 where the loader does not say."""
+    loader = {"train": runner.train_dataloader, "val": runner.val_dataloader, "test": runner.test_dataloader}[mode]
+    given = getattr(loader, "batch_size", None)
+    return given or getattr(getattr(loader, "batch_sampler", None), "batch_size", None) or 0
+
+
 def metric_line(metrics: Mapping[str, Any], mode: str) -> str:
     """The numbers of a finished evaluation: "mIoU 81.20  mAcc 88.00"."""
     shown = []
@@ -114,7 +128,7 @@ class RunSummaryHook(Hook):
     def before_train(self, runner: Any) -> None:
         train, val = runner.train_dataloader, runner.val_loop and runner.val_dataloader
         data = f"train {len(train.dataset)}" + (f", val {len(val.dataset)}" if val else "")
-        batch = train.batch_size or getattr(train.batch_sampler, "batch_size", None)
+        batch = _batch_size(runner, "train") or None
         by_epoch = getattr(runner._train_loop, "_max_epochs", 1) > 1
         runner.logger.info(
             _table(
@@ -164,8 +178,8 @@ def _parameters(runner: Any) -> str:
 
 def _device(runner: Any) -> str:
     device = next((p.device for p in runner.model.parameters()), torch.device("cpu"))
-    if device.type != "cuda":
-        return f"{device.type}, {torch.get_num_threads()} threads"
-    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
     many = f", {runner.world_size} processes" if runner.world_size > 1 else ""
+    if device.type != "cuda":
+        return f"{device.type}, {torch.get_num_threads()} threads{many}"
+    memory = torch.cuda.get_device_properties(device).total_memory / 2**30
     return f"{torch.cuda.get_device_name(device)} ({memory:.0f} GiB){many}"
