@@ -52,6 +52,7 @@ METRICS = _child(roots.METRICS, "visionattn.segmentation")
 HOOKS = _child(roots.HOOKS, "visionattn.engine", "visionattn.segmentation")
 RUNNERS = _child(roots.RUNNERS, "visionattn.engine")
 OPTIM_WRAPPERS = _child(roots.OPTIM_WRAPPERS, "visionattn.engine")
+LOOPS = _child(roots.LOOPS, "visionattn.engine")
 LOG_PROCESSORS = _child(roots.LOG_PROCESSORS, "visionattn.engine")
 
 # Nothing of ours yet, but a Runner in our scope asks these roots for a child, and warns where there is none.
@@ -60,7 +61,6 @@ for _root in (
     roots.EVALUATOR,
     roots.FUNCTIONS,
     roots.INFERENCERS,
-    roots.LOOPS,
     roots.MODEL_WRAPPERS,
     roots.OPTIM_WRAPPER_CONSTRUCTORS,
     roots.OPTIMIZERS,

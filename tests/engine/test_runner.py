@@ -55,7 +55,7 @@ def _assert_equal(one: Any, other: Any) -> None:
 def test_checkpoints_are_plain_data(tmp_path: Path) -> None:
     runner = _trained(tiny_config(tmp_path))
     saved = _read(tmp_path / "iter_8.pth")
-    assert set(saved) == {"meta", "state_dict", "message_hub", "optimizer", "param_schedulers"}
+    assert set(saved) == {"meta", "state_dict", "message_hub", "optimizer", "param_schedulers", "run_state"}
     assert saved["meta"]["iter"] == 8
     assert saved["meta"]["seed"] == 3
     assert saved["meta"]["dataset_meta"]["classes"] == ("low", "high")
@@ -217,4 +217,6 @@ def test_the_latest_checkpoint_is_found_where_the_folder_was_moved_to(tmp_path: 
     (tmp_path / "here").rename(tmp_path / "there")
     assert latest_checkpoint(tmp_path / "there") == str(tmp_path / "there" / "iter_8.pth")
     (tmp_path / "there" / "iter_8.pth").unlink()
+    assert latest_checkpoint(tmp_path / "there") == str(tmp_path / "there" / "iter_4.pth")
+    (tmp_path / "there" / "iter_4.pth").unlink()
     assert latest_checkpoint(tmp_path / "there") is None

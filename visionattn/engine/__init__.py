@@ -1,9 +1,25 @@
 """mmengine's Runner, reading and writing checkpoints safely; importing this registers what configs name."""
 
 from visionattn.engine.amp import AmpOptimWrapper
+from visionattn.engine.checkpoint import CheckpointHook
 from visionattn.engine.compile import CompileHook
+from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from visionattn.engine.non_finite import NonFiniteHook
 from visionattn.engine.pictures import TestPicturesHook
 from visionattn.engine.runner import Runner
+from visionattn.engine.signals import StopOnSignalHook
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook
 
-__all__ = ["AmpOptimWrapper", "CompileHook", "LogProcessor", "RunSummaryHook", "Runner", "TestPicturesHook"]
+__all__ = [
+    "AmpOptimWrapper",
+    "CheckpointHook",
+    "CompileHook",
+    "EpochBasedTrainLoop",
+    "IterBasedTrainLoop",
+    "LogProcessor",
+    "NonFiniteHook",
+    "RunSummaryHook",
+    "Runner",
+    "StopOnSignalHook",
+    "TestPicturesHook",
+]

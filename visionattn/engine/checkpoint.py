@@ -1,18 +1,183 @@
-"""Which checkpoint a work dir's run stopped at."""
+"""A run's checkpoints: which is the newest good one, and none is deleted before its successor is on the disk."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.logging import print_log
+
+from visionattn.registry import HOOKS
+from visionattn.weights.durable import read_manifest, remove, remove_leftovers, verify, write_text_durably
+from visionattn.weights.loading import read_checkpoint
+
+RESUMABLE = ("meta", "message_hub", "optimizer")
+"""What a checkpoint must hold beside weights so that a run can be taken up."""
+
+_RECORD = "last_checkpoint"
 
 
 def latest_checkpoint(work_dir: str | Path) -> str | None:
-    """The checkpoint that the run in `work_dir` wrote last; None if there is none.
+    """The newest checkpoint in `work_dir` that a run can be resumed from and is undamaged; None if there is none.
 
-    Its path is the one recorded, or the same name in `work_dir`, should the folder have been moved.
+    Damaged ones are passed over and named in the log. The one recorded as the last is looked for where it was written
+    and, should the folder have been moved, in `work_dir`.
     """
-    record = Path(work_dir) / "last_checkpoint"
-    if not record.is_file():
-        return None
-    recorded = Path(record.read_text().strip())
-    moved = Path(work_dir) / recorded.name
-    return next((str(path) for path in (recorded, moved) if path.is_file()), None)
+    for path in _candidates(Path(work_dir)):
+        try:
+            if verify(path) or all(key in read_checkpoint(path) for key in RESUMABLE):
+                return str(path)
+            print_log(f"{path} holds weights only: passed over", logger="current", level=logging.WARNING)
+        except (ValueError, OSError) as error:
+            print_log(f"passed over: {error}", logger="current", level=logging.WARNING)
+    return None
+
+
+def _candidates(work_dir: Path) -> list[Path]:
+    """The recorded checkpoint and those that runs have written beside it, newest first."""
+    record = work_dir / _RECORD
+    text = record.read_text().strip() if record.is_file() else ""
+    recorded = Path(text) if text else None
+    folders = {work_dir} if recorded is None else {work_dir, recorded.parent}
+    found = {folder / name for folder in folders for name in _named(folder)}
+    if recorded is not None:
+        found |= {recorded, work_dir / recorded.name}
+    files = {path.resolve(): path for path in found if path.is_file()}
+    return sorted(files.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _named(folder: Path) -> list[str]:
+    # The best by a metric are saved without the optimiser.
+    return [name for name in read_manifest(folder) if not name.startswith("best_")]
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """mmengine's CheckpointHook, in an order in which no kill loses anything; its options.
+
+    Differs: mmengine deletes the oldest checkpoint and the previous best one first and saves then. A checkpoint from
+    before a validation is written again after it, so that resuming does not repeat the validation.
+    """
+
+    file_backend: Any
+    last_ckpt: Any
+    _saved_step: int | None = None
+    _choosing_best = False
+    _best_changed = False
+
+    def before_train(self, runner: Any) -> None:
+        super().before_train(runner)
+        if self.max_keep_ckpts > 0:  # after a kill, one more was listed than is to be kept
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        if is_main_process() and _is_local(self.out_dir) and Path(self.out_dir).is_dir():
+            remove_leftovers(self.out_dir)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, Any]) -> None:
+        kept = self.file_backend if self.save_best else None
+        removed = _RemoveLater(kept)
+        if kept is not None:
+            self.file_backend = removed
+        self._choosing_best = True
+        try:
+            super().after_val_epoch(runner, metrics)
+        finally:
+            self._choosing_best = False
+            if kept is not None:
+                self.file_backend = kept
+        best = (getattr(self, "best_ckpt_path", None), *getattr(self, "best_ckpt_path_dict", {}).values())
+        for path in removed.paths:
+            if path not in best:
+                self._remove(path)
+
+    def after_val(self, runner: Any) -> None:
+        """Saves again what was saved before the validation, or else what has become the best."""
+        if isinstance(runner._train_loop, dict) or runner._train_loop is None:
+            return  # a validation without training
+        runner.train_loop.validation_due = False
+        step = runner.epoch if self.by_epoch else runner.iter
+        if self._saved_step == step or (self._best_changed and self.last_ckpt is not None):
+            self._save_checkpoint_with_step(runner, step, meta={"epoch": runner.epoch, "iter": runner.iter})
+        self._best_changed = False
+
+    def save_now(self, runner: Any, iteration: int) -> str:
+        """Saves a run that is about to end after `iteration` iterations, unless it has just been saved; the file."""
+        if not self.by_epoch:
+            if self._saved_step != iteration:
+                self._save_checkpoint_with_step(runner, iteration, meta={"epoch": runner.epoch, "iter": iteration})
+            return str(self.last_ckpt)
+        name, meta = f"iter_{iteration}.pth", {"epoch": runner.epoch, "iter": iteration}
+        path = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info("interrupted_ckpt", path)
+        runner.save_checkpoint(self.out_dir, name, meta=meta, by_epoch=False, backend_args=self.backend_args)
+        self._record(runner, path)
+        return str(path)
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
+        if self._choosing_best:  # before the hooks that come later have seen the metrics: saved in after_val
+            self._best_changed = True
+            return
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        too_old = self._outlived(runner, step)
+        interrupted = runner.message_hub.runtime_info.pop("interrupted_ckpt", None)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        self._saved_step = step
+        self._record(runner, self.last_ckpt)
+        for path in too_old + ([interrupted] if interrupted else []):
+            self._remove(path)
+        if too_old:
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+
+    def _outlived(self, runner: Any, step: int) -> list[str]:
+        """Files that go once this step's is on the disk; until then the message hub lists them with those kept."""
+        if self.max_keep_ckpts <= 0 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
+            return []
+        steps = [*self.keep_ckpt_ids, step]
+        runner.message_hub.update_info("keep_ckpt_ids", steps)
+        self.keep_ckpt_ids.append(step)  # a deque that drops the first
+        old = steps[: -self.max_keep_ckpts]
+        return [self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(one)) for one in old]
+
+    def _record(self, runner: Any, path: Any) -> None:
+        if is_main_process():
+            write_text_durably(str(path), Path(runner.work_dir) / _RECORD)
+
+    def _remove(self, path: Any) -> None:
+        if not is_main_process():
+            return
+        if _is_local(path):
+            remove(path)
+        elif self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+
+
+class _RemoveLater:
+    """A file backend that only notes what it is to remove."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.paths: list[str] = []
+
+    def remove(self, path: str) -> None:
+        self.paths.append(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+def _is_local(path: Any) -> bool:
+    return "://" not in str(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,25 +12,40 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process
 from mmengine.fileio import join_path
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import HOOKS, LOOPS, Registry
+from mmengine.runner import BaseLoop
+from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
 from mmengine.runner import LogProcessor as MMEngineLogProcessor
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import checkpoint as checkpoints
+from torch.utils.data import DataLoader
 
+from visionattn.engine.checkpoint import RESUMABLE, CheckpointHook, latest_checkpoint
 from visionattn.engine.config import import_scope
 from visionattn.engine.launch import join_processes, wrapper_config
+from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from visionattn.engine.plain import plain, plain_items, plain_message_hub, plain_scheduler, restore_message_hub
 from visionattn.engine.reading import make_mmengine_read_safely
+from visionattn.engine.run_state import generators_of_this_process, restore_run_state, run_state, set_generators
+from visionattn.engine.sampler import make_repeatable
+from visionattn.engine.signals import StopOnSignalHook
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook, make_terminal_quiet
 from visionattn.registry import RUNNERS
+from visionattn.weights.durable import save_durably
 from visionattn.weights.loading import find_state_dict, load_state_dict
 
 make_mmengine_read_safely()
 
-_RESUMABLE = ("meta", "message_hub", "optimizer")
+_EXACT_LOOPS = {MMEngineIterBasedTrainLoop: IterBasedTrainLoop, MMEngineEpochBasedTrainLoop: EpochBasedTrainLoop}
+_DEAD_WORKER = re.compile(r"DataLoader worker \(?(pid.*?)\)? (?:is killed by signal|exited unexpectedly)")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _begun: Counter[str] = Counter()
 
 
@@ -42,8 +59,44 @@ class Runner(MMEngineRunner):
     """
 
     _timestamp: str
+    _load_from: str | None
+    _resume: bool
+    _generators: dict[str, Any] | None = None
     optim_wrapper: Any
     param_schedulers: Any
+
+    def train(self) -> Any:
+        """Trains as mmengine's Runner does; what ends the run from outside is named in one line.
+
+        Raises:
+            ChildProcessError: a loader's worker was killed.
+            OSError: the disk is full or read-only.
+        """
+        try:
+            return super().train()
+        except (OSError, RuntimeError) as error:
+            self._name_failure(error)
+            raise
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, StopOnSignalHook):
+                    hook.put_back()
+
+    def _name_failure(self, error: OSError | RuntimeError) -> None:
+        """Raises what a person can act on where the error is a dead worker's or the disk's."""
+        dead = _DEAD_WORKER.search(str(error))
+        disk = isinstance(error, OSError) and error.filename is None and error.errno in _DISK
+        if dead is None and not disk:
+            return
+        good = latest_checkpoint(self.work_dir)
+        way_out = f"then go on from {good} by --resume auto" if good else "then begin again: there is no checkpoint yet"
+        if dead is None:
+            assert isinstance(error, OSError)
+            raise OSError(error.errno, f"{error.strerror}; make room, {way_out}", str(self.work_dir)) from error
+        raise ChildProcessError(
+            f"a loader worker ({dead[1]}) was killed, most often because the memory ran out: lower num_workers or "
+            f"batch_size, {way_out}"
+        ) from error
 
     def resume(
         self,
@@ -52,13 +105,16 @@ class Runner(MMEngineRunner):
         resume_param_scheduler: bool = True,
         map_location: str | Callable[..., Any] = "default",
     ) -> None:
-        """Takes up a run where its checkpoint left it: weights, optimiser, schedulers, counters, seed, logged scalars.
+        """Takes up a run where its checkpoint left it; what follows is what would have followed, bit for bit.
+
+        Weights, optimiser, schedulers, counters, scalars; generators, the data's seeds and position, gradients that
+        wait for the rest of their step, early stopping.
 
         Raises:
             ValueError: the file cannot be read safely, is another model's, or holds weights only.
         """
         checkpoint = self._load(filename, strict=True)
-        lacking = [key for key in _RESUMABLE if key not in checkpoint]
+        lacking = [key for key in RESUMABLE if key not in checkpoint]
         if lacking:
             raise ValueError(
                 f"{filename} holds no {' and no '.join(lacking)}: it cannot be resumed from; "
@@ -78,8 +134,26 @@ class Runner(MMEngineRunner):
         if resume_param_scheduler and self.param_schedulers is not None and "param_schedulers" in checkpoint:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
             self._resume_schedulers(self.param_schedulers, checkpoint["param_schedulers"])
+        state = checkpoint.get("run_state")
+        if state is None:
+            self.logger.warning(f"{filename} was not written by visionattn: its random numbers do not go on exactly")
+        else:
+            restore_run_state(self, state)
+            self._generators = generators_of_this_process(state)
         self._has_loaded = True
         self.logger.info(f"resumed {filename} at epoch {self.epoch}, iteration {self.iter}")
+
+    def restore_generators(self) -> None:
+        """Puts the generators of a resumed run where its checkpoint has them; the loop's last act before it goes on."""
+        if self._generators is not None:
+            set_generators(self._generators)
+            self._generators = None
+
+    def load_or_resume(self) -> None:
+        if self._resume and self._load_from is None and not self._has_loaded:
+            self._load_from = latest_checkpoint(self.work_dir)
+            self._resume = self._load_from is not None
+        super().load_or_resume()
 
     def load_checkpoint(
         self, filename: str, map_location: str | Callable[..., Any] = "cpu", strict: bool | None = None
@@ -134,7 +208,6 @@ class Runner(MMEngineRunner):
         for scheduler, state in zip(schedulers, states, strict=True):
             scheduler.load_state_dict(state)
 
-    @master_only
     def save_checkpoint(
         self,
         out_dir: str,
@@ -146,14 +219,20 @@ class Runner(MMEngineRunner):
         by_epoch: bool = True,
         backend_args: dict[str, Any] | None = None,
     ) -> None:
-        """Writes the run as plain data: `torch.load(weights_only=True)` reads it without any allow-list.
+        """Writes the run as plain data, whole or not at all: `torch.load(weights_only=True)` reads it.
+
+        Every process must call it; the first one writes.
 
         Raises:
+            OSError: the disk is full, the folder read-only: what was there before is as it was.
             TypeError: a state dict holds what plain data cannot say; the message has its name.
             ValueError: file_client_args, which mmengine has deprecated.
         """
         if file_client_args is not None:
             raise ValueError("file_client_args is deprecated by mmengine; use backend_args")
+        state = run_state(self) if save_optimizer else None
+        if not is_main_process():
+            return
         checkpoint: dict[str, Any] = {
             "meta": self._meta(dict(meta or {}), by_epoch),
             "state_dict": self._plain_model().state_dict(),
@@ -161,11 +240,15 @@ class Runner(MMEngineRunner):
         }
         if save_optimizer:
             checkpoint["optimizer"] = self.optim_wrapper.state_dict()
+            checkpoint["run_state"] = state
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint["param_schedulers"] = _scheduler_states(self.param_schedulers)
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         path = join_path(out_dir, filename, backend_args=backend_args)
-        checkpoints.save_checkpoint(plain(checkpoint, "checkpoint"), path, backend_args=backend_args)
+        if "://" in path:
+            checkpoints.save_checkpoint(plain(checkpoint, "checkpoint"), path, backend_args=backend_args)
+        else:
+            save_durably(plain(checkpoint, "checkpoint"), path)
 
     @cached_property
     def _config_text(self) -> str:
@@ -201,6 +284,30 @@ class Runner(MMEngineRunner):
             model_wrapper_cfg = wrapper_config(model_wrapper_cfg, self.cfg.get("find_unused_parameters", False))
         return super().wrap_model(model_wrapper_cfg, model)
 
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader[Any] | dict[str, Any], seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader[Any]:
+        loader = MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+        make_repeatable(loader, seed or 0)
+        return loader
+
+    def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """mmengine's loops are built as ours of the same names."""
+        if isinstance(loop, dict):
+            kind = loop.get("type", "EpochBasedTrainLoop" if loop.get("by_epoch") else "IterBasedTrainLoop")
+            exact = _EXACT_LOOPS.get(_named(LOOPS, kind))
+            if exact is not None:
+                options = {name: value for name, value in loop.items() if name not in ("type", "by_epoch")}
+                return exact(**options, runner=self, dataloader=self._train_dataloader)
+        return super().build_train_loop(loop)
+
+    def register_hook(self, hook: Hook | dict[str, Any], priority: str | int | None = None) -> None:
+        """mmengine's CheckpointHook is built as ours."""
+        if isinstance(hook, dict) and _named(HOOKS, hook["type"]) is MMEngineCheckpointHook:
+            hook = {**hook, "type": CheckpointHook}
+        super().register_hook(hook, priority)
+
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(log_level, log_file, **kwargs)
         make_terminal_quiet(logger)
@@ -219,8 +326,21 @@ class Runner(MMEngineRunner):
         return built
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
-        super().register_default_hooks(hooks)
+        """mmengine's; and, unless the config says None for them, what keeps a run from losing anything."""
+        hooks = {
+            "non_finite": {"type": "visionattn.NonFiniteHook"},
+            "stop_on_signal": {"type": "visionattn.StopOnSignalHook"},
+            **(hooks or {}),
+        }
+        ours = ("non_finite", "stop_on_signal")
+        super().register_default_hooks({name: hook for name, hook in hooks.items() if hook or name not in ours})
         self.register_hook(RunSummaryHook())
+
+
+def _named(registry: Registry, kind: Any) -> Any:
+    """What a config's type stands for: a class itself, or its name in the current scope."""
+    with registry.switch_scope_and_registry(None) as current:
+        return current.get(kind) if isinstance(kind, str) else kind
 
 
 def _scheduler_states(schedulers: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionattn.weights.durable import verify
 from visionattn.weights.inert import INERT_TYPES
 
 _STATE_DICT_KEYS = ("state_dict", "model", "module")
@@ -29,12 +30,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, or rebuilding it would run code that it names.
+        ValueError: the file is damaged (also by the sha256 sum, where its folder's manifest has one), or rebuilding it
+            would run code that it names.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         what = "is a folder, not a weights file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"checkpoint {path} {what}; give the path of a .pth or .safetensors file")
+    verify(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:

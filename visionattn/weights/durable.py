@@ -1,0 +1,159 @@
+"""Files that are there whole or not at all, whenever the process, the machine or the disk gives up.
+
+A folder's `checkpoints.sha256` has a line for each file written here, in the form that `sha256sum -c` reads. Where a
+file is written over, its new line is added before the file takes its name and the old one is dropped afterwards: at
+every moment the file that lies there is one of those listed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+MANIFEST = "checkpoints.sha256"
+
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def save_durably(content: Any, path: str | Path) -> None:
+    """`torch.save`, whole or not at all, and listed in the folder's manifest.
+
+    Raises:
+        OSError: the disk is full, the folder read-only or gone; what was at `path` is as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    _write(temporary, path, lambda file: torch.save(content, file))
+    try:
+        digest = sha256(temporary)
+        listed = read_manifest(path.parent)
+        listed.setdefault(path.name, []).append(digest)
+        _write_manifest(path.parent, listed)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _put_in_place(temporary, path)
+    if len(listed[path.name]) > 1:
+        _write_manifest(path.parent, {**listed, path.name: [digest]})
+
+
+def write_text_durably(text: str, path: str | Path) -> None:
+    """A small text file, whole or not at all.
+
+    Raises:
+        OSError: as of `save_durably`.
+    """
+    path = Path(path)
+    _write(_temporary(path), path, lambda file: file.write(text.encode()))
+    _put_in_place(_temporary(path), path)
+
+
+def remove(path: str | Path) -> None:
+    """Deletes a file that `save_durably` wrote, and its line; none there is no error."""
+    path = Path(path)
+    path.unlink(missing_ok=True)
+    listed = read_manifest(path.parent)
+    if listed.pop(path.name, None) is not None:
+        _write_manifest(path.parent, listed)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Deletes what writers that were killed have left in a folder that nobody writes to now."""
+    for file in Path(folder).glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
+def read_manifest(folder: str | Path) -> dict[str, list[str]]:
+    """The sha256 sums that a folder's files may have, by name, in the order of their writing."""
+    listed: dict[str, list[str]] = {}
+    path = Path(folder) / MANIFEST
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        found = _LINE.fullmatch(line)
+        if found:
+            listed.setdefault(found[2], []).append(found[1])
+    return listed
+
+
+def verify(path: str | Path) -> bool:
+    """Whether the folder's manifest lists the file; one that is listed is read and must have its sum.
+
+    Raises:
+        ValueError: the file is not the one that was written.
+    """
+    path = Path(path)
+    expected = read_manifest(path.parent).get(path.name)
+    if expected is None:
+        return False
+    found = sha256(path)
+    if found not in expected:
+        raise ValueError(
+            f"{path} is damaged: its sha256 is {found[:12]}..., {path.parent / MANIFEST} has {expected[-1][:12]}...; "
+            "take another checkpoint (--resume auto takes the newest good one)"
+        )
+    return True
+
+
+def sha256(path: str | Path) -> str:
+    """The file's sum, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_manifest(folder: Path, listed: Mapping[str, list[str]]) -> None:
+    lines = [f"{digest}  {name}\n" for name, digests in listed.items() for digest in digests]
+    write_text_durably("".join(lines), folder / MANIFEST)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _write(temporary: Path, path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes the temporary file to the disk itself; on failure it is gone."""
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        cause = _system_error(error)
+        if cause is None:
+            raise
+        raise _named(cause, path) from error
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name itself is on the disk only now
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _named(error, path) from error
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """The OSError that torch's writer may have wrapped."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    reason = error.strerror or os.strerror(error.errno or errno.EIO)
+    return OSError(error.errno or errno.EIO, f"{reason}; not written, what was there before is as it was", str(path))
