@@ -27,6 +27,7 @@ from visionattn.segmentation.public_datasets import (
     PascalVOC2012,
     PascalVOC2012Aug,
 )
+from visionattn.segmentation.segmentor import CascadeEncoderDecoder, EncoderDecoder
 
 __all__ = [
     "ADE20K",
@@ -35,11 +36,13 @@ __all__ = [
     "COCOStuff10k",
     "COCOStuff164k",
     "CamVid",
+    "CascadeEncoderDecoder",
     "Cityscapes",
     "CityscapesTrainIds",
     "ColourBaselineHook",
     "CrossEntropyLoss",
     "DiceLoss",
+    "EncoderDecoder",
     "ImageMaskFolder",
     "IoUMetric",
     "LoadImage",
