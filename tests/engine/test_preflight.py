@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from tiny_run import TinyData, tiny_config
+from tiny_segmentation import write_segmentation
 
-from visionattn.engine.preflight import check_config, check_head_classes
+from visionattn.engine.data_check import head_class_findings
+from visionattn.engine.preflight import check_config
 
 
 def test_datasets_check_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,13 +47,41 @@ def test_a_part_that_the_config_leaves_out_is_passed_over(tmp_path: Path) -> Non
     ],
 )
 def test_heads_have_the_datasets_classes(model: dict[str, object], key: str) -> None:
-    with pytest.raises(ValueError, match=rf"{key}=\d+, but TinyData has 2 classes \(low, high\); .*{key}=2"):
-        check_head_classes(model, TinyData())
+    (finding,) = head_class_findings(model, TinyData())
+    assert finding.level == "error"
+    assert re.fullmatch(rf"{key}=\d+, but TinyData has 2 classes \(low, high\)", finding.message)
+    assert finding.advice == f"set --cfg-options {key}=2"
+
+
+def test_a_head_for_other_data_stops_the_run(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, model={"type": "TinyModel", "head": {"num_classes": 3}})
+    with pytest.raises(ValueError, match=r"model\.head\.num_classes=3, but TinyData has 2 .*num_classes=2"):
+        check_config(config, parts=("train",))
 
 
 def test_other_counts_of_classes_are_not_heads() -> None:
-    check_head_classes({"backbone": {"num_classes": 1000}, "decode_head": {"num_classes": 2}}, TinyData())
-    check_head_classes({"decode_head": {"num_classes": 150}}, object())
+    model = {"backbone": {"num_classes": 1000}, "decode_head": {"num_classes": 2}}
+    assert head_class_findings(model, TinyData()) == []
+    assert head_class_findings({"decode_head": {"num_classes": 150}}, object()) == []
+
+
+def test_the_first_of_many_problems_is_said_with_their_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config.fromfile(write_segmentation(tmp_path))
+    masks = sorted((tmp_path / "data" / "masks").iterdir())
+    dark = cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED)
+    dark[2, 5] = 9
+    for path in masks[:3]:
+        cv2.imwrite(str(path), dark)
+    with pytest.raises(
+        ValueError, match=r"0\.png: row 2, column 5; .*\(and 2 more; `visionattn data check` lists all\)$"
+    ):
+        check_config(config, parts=("train",))
+    for path in masks:
+        cv2.imwrite(str(path), np.zeros_like(dark))
+    check_config(config, parts=("train",))
+    assert "train: warning: 2 classes never occur (middle, bright)" in capsys.readouterr().out.splitlines()
 
 
 def test_a_checkpoint_is_looked_at_before_the_data(tmp_path: Path) -> None:

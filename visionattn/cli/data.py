@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from visionattn.cli.options import add_cfg_options
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="find everything that is wrong with a config's data before training")
+    check.add_argument("config", metavar="CONFIG", help="a path, or a name such as quickstart/segmentation")
+    check.add_argument("--decode", action="store_true", help="decode every image too, not the headers alone")
+    check.add_argument("--json", metavar="FILE", help="write all that was found, every case of it, to this file")
+    add_cfg_options(check)
+    check.set_defaults(action_run=_check)
+
     synth = actions.add_parser("synth", help="write a data set of made-up scenes in a public data set's layout")
     layouts = synth.add_subparsers(dest="layout", metavar="LAYOUT", required=True)
     ade20k = layouts.add_parser("ade20k", help="images and masks as ADEChallengeData2016 has them")
@@ -16,9 +27,38 @@ def add_arguments(parser: ArgumentParser) -> None:
     ade20k.add_argument("--val", type=int, metavar="N", help="validation images")
     ade20k.add_argument("--seed", type=int, metavar="N", help="another seed, other scenes")
     ade20k.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="height and width, or one for both")
+    ade20k.set_defaults(action_run=_synth)
 
 
 def run(args: Namespace) -> int:
+    code: int = args.action_run(args)
+    return code
+
+
+def _check(args: Namespace) -> int:
+    from mmengine.logging import MMLogger
+
+    from visionattn.cli.data_tables import print_report, track
+    from visionattn.cli.options import quick_collections
+    from visionattn.engine.config import load_config, parse_options
+    from visionattn.engine.data_check import check_data
+    from visionattn.engine.terminal import make_terminal_quiet
+
+    make_terminal_quiet(MMLogger.get_current_instance())
+    config = load_config(args.config, parse_options(args.cfg_options))
+    with quick_collections():
+        report = check_data(config, decode=args.decode, track=track)
+    if not report.splits:
+        raise ValueError(f"{config.filename} has no train_dataloader, val_dataloader or test_dataloader")
+    print_report(report)
+    if args.json:
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"config": config.filename, **report.as_dict()}, indent=1) + "\n")
+    return 1 if report.count("error") else 0
+
+
+def _synth(args: Namespace) -> int:
     from visionattn.data.ade20k_scenes import write_ade20k
 
     options = {name: getattr(args, name) for name in ("train", "val", "seed") if getattr(args, name) is not None}

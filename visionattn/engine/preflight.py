@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -10,19 +10,23 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.registry import OPTIMIZERS, DefaultScope
 
+from visionattn.data.findings import check_files
 from visionattn.engine.config import import_scope
+from visionattn.engine.data_check import build_to_look_at, head_class_findings, leaf_datasets
 from visionattn.engine.terminal import make_terminal_quiet
-from visionattn.registry import DATASETS
 from visionattn.weights.loading import find_state_dict, read_checkpoint
+
+_QUICK = 2000
 
 
 def check_config(config: Config, parts: Sequence[str]) -> None:
-    """Builds the datasets of a run, has them check themselves, and compares the heads' classes with theirs.
+    """Looks at the data of a run, up to 2,000 samples of each data set, and compares the heads' classes with theirs.
 
     Args:
         parts: of "train", "val", "test", those that will run; one that the config leaves out is passed over.
     Raises:
-        FileNotFoundError, ValueError: what a dataset, a head or the checkpoint has wrong.
+        FileNotFoundError, ValueError: what is wrong with the checkpoint, or first of all with the data; how much more.
+        KeyError, TypeError: a name or an option in the config that nothing knows.
     """
     make_terminal_quiet(MMLogger.get_current_instance())
     import_scope(config)
@@ -31,15 +35,26 @@ def check_config(config: Config, parts: Sequence[str]) -> None:
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmengine")):
         _check_optimizer(config)
         for part in parts:
-            loader = config.get(f"{part}_dataloader")
-            if not loader:
-                continue
-            dataset = DATASETS.build(loader["dataset"])
-            check_head_classes(config.get("model", {}), dataset)
-            if hasattr(dataset, "check"):
-                result = dataset.check()
-                if is_main_process():
-                    print(f"{part}: {result}")
+            loader = config.get(f"{part}_dataloader") or {}
+            for leaf in leaf_datasets(loader.get("dataset")):
+                _check_dataset(config, part, leaf)
+
+
+def _check_dataset(config: Config, part: str, leaf: Mapping[str, Any]) -> None:
+    dataset = build_to_look_at(leaf)
+    heads = head_class_findings(config.get("model") or {}, dataset)
+    if heads:
+        raise ValueError(str(heads[0]))
+    report = check_files(dataset, limit=_QUICK)
+    errors = [finding for finding in report.findings if finding.level == "error"]
+    if errors:
+        more = sum(max(1, len(finding.cases)) for finding in errors) - 1
+        listed = f" (and {more} more; `visionattn data check` lists all)" if more else ""
+        raise ValueError(f"{part}: {errors[0]}{listed}")
+    if is_main_process():
+        print(f"{part}: {report.summary}")
+        for finding in report.findings:
+            print(f"{part}: warning: {finding.message}" + (f" ({', '.join(finding.cases)})" if finding.cases else ""))
 
 
 def _check_optimizer(config: Config) -> None:
@@ -59,28 +74,3 @@ def check_checkpoint(path: str) -> None:
         find_state_dict(checkpoint)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def check_head_classes(model: Mapping[str, Any], dataset: Any) -> None:
-    """Raises ValueError if a head of the model's config has not as many classes as the dataset."""
-    classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    if classes is None:
-        return
-    for key, number in _head_classes(model, "model"):
-        if number != len(classes):
-            names = ", ".join(map(str, classes[:3])) + (", ..." if len(classes) > 3 else "")
-            raise ValueError(
-                f"{key}={number}, but {type(dataset).__name__} has {len(classes)} classes ({names}); "
-                f"set --cfg-options {key}={len(classes)}"
-            )
-
-
-def _head_classes(config: Any, key: str) -> Iterator[tuple[str, int]]:
-    if isinstance(config, Mapping):
-        if "head" in key and isinstance(config.get("num_classes"), int):
-            yield f"{key}.num_classes", config["num_classes"]
-        for name, value in config.items():
-            yield from _head_classes(value, f"{key}.{name}")
-    elif isinstance(config, list | tuple):
-        for index, value in enumerate(config):
-            yield from _head_classes(value, f"{key}.{index}")

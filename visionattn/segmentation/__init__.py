@@ -6,6 +6,7 @@ import io
 with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional package of its makers is missing
     import mmseg.datasets  # noqa: F401
 
+from visionattn.segmentation import data_check  # noqa: F401  # registers with check_files
 from visionattn.segmentation.boundary import BoundaryFMetric
 from visionattn.segmentation.colour_baseline import ColourBaselineHook
 from visionattn.segmentation.datasets import ImageMaskFolder
