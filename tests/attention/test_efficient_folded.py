@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 from visionattn.attention import efficient
 from visionattn.attention.efficient import EfficientAttention, folds
 from visionattn.blocks.plugin import AttentionPlugin
-from visionattn.ops import folded_passes
+from visionattn.ops import folded_chunks
+from visionattn.ops import folded_efficient_attention as folded_op
 from visionattn.ops.folded_efficient_attention import folded_efficient_attention
 
 
@@ -42,14 +43,26 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tol: float = 1e-12) 
         assert error <= tol, f"{name}: {error:.1e}"
 
 
-def both_forms(mixer: EfficientAttention, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+def assert_all_forms_agree(
+    mixer: EfficientAttention, x: Tensor, monkeypatch: pytest.MonkeyPatch, tol: float = 1e-12
+) -> None:
+    """The plain form against the folded ones: for training, on whole maps, in chunks."""
     monkeypatch.setattr(efficient, "FEWEST_TOKENS", 1)
     monkeypatch.setattr(efficient, "_pays", lambda *_: True)
     assert folds(mixer, x)
-    folded = outputs_and_gradients(mixer, mixer, x)
+    trained, evaluated = outputs_and_gradients(mixer, mixer, x), []
+    for cached_bytes in (2**40, 0):
+        monkeypatch.setattr(folded_op, "_CACHED_BYTES", cached_bytes)
+        with torch.no_grad():
+            evaluated.append(mixer(x))
     monkeypatch.setenv("VISIONATTN_KERNELS", "off")
     assert not folds(mixer, x)
-    return [folded, outputs_and_gradients(mixer, mixer, x)]
+    plain = outputs_and_gradients(mixer, mixer, x)
+    assert all(t.isfinite().all() for t in trained.values())
+    assert_same(trained, plain, tol)
+    for out in evaluated:
+        assert out.stride() == trained["out"].stride()
+        assert_same({"out": out}, {"out": plain["out"]}, tol)
 
 
 OPTIONS = [
@@ -70,27 +83,26 @@ def test_both_forms_agree(
     x = torch.randn(3, *grid, 12, dtype=torch.float64)
     if channels_first:
         x = x.movedim(-1, 1).contiguous().movedim(1, -1)
-    assert_same(*both_forms(mixer, x, monkeypatch))
+    assert_all_forms_agree(mixer, x, monkeypatch)
 
 
 @pytest.mark.parametrize("tokens", [1, 63, 64, 65, 128, 129, 200])
 @pytest.mark.parametrize("channels_first", [False, True])
 def test_chunks_of_any_length_agree(tokens: int, channels_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folded_passes, "_CHUNK_BYTES", 1)  # chunks of 64 tokens at most
+    monkeypatch.setattr(folded_chunks, "_CHUNK_BYTES", 1)  # chunks of 64 tokens at most
     mixer = mixer_of(num_heads=2)
     x = torch.randn(2, tokens, 12, dtype=torch.float64)
     if channels_first:
         x = x.mT.contiguous().mT
-    assert_same(*both_forms(mixer, x, monkeypatch))
+    assert_all_forms_agree(mixer, x, monkeypatch)
 
 
 @pytest.mark.parametrize("size", [1.0, 1000.0, -3000.0])
-def test_large_keys_overflow_nowhere(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folded_passes, "_CHUNK_BYTES", 1)
+@pytest.mark.parametrize("num_heads", [2, 4])
+def test_large_keys_overflow_nowhere(size: float, num_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folded_chunks, "_CHUNK_BYTES", 1)
     x = size * torch.randn(2, 150, 12, dtype=torch.float64)
-    folded, plain = both_forms(mixer_of(num_heads=2), x, monkeypatch)
-    assert all(t.isfinite().all() for t in folded.values())
-    assert_same(folded, plain, 1e-9)
+    assert_all_forms_agree(mixer_of(num_heads=num_heads), x, monkeypatch, 1e-9)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

@@ -26,7 +26,7 @@ def by_hand(plugin: AttentionPlugin, x: Tensor, mask: Tensor | None = None) -> T
     """x [B, C, *grid] plus attention, position by position."""
     tokens = torch.stack([sample.flatten(1).T for sample in x])  # [B, N, C]
     tokens = tokens.reshape(len(x), *x.shape[2:], x.shape[1])
-    if not isinstance(plugin.norm, nn.Identity):
+    if plugin.norm is not None:
         centred = tokens - tokens.mean(-1, keepdim=True)
         tokens = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         tokens = tokens * plugin.norm.weight + plugin.norm.bias

@@ -28,7 +28,7 @@ from visionattn.attention.shortcut import (
 from visionattn.ops.efficient_attention import (
     efficient_attention,
     is_channels_first,
-    project_tokens,
+    project_maps,
     scaled_efficient_attention,
 )
 from visionattn.ops.folded_efficient_attention import folded_efficient_attention
@@ -128,22 +128,22 @@ def folds(mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, m
     - qkv and proj are exactly nn.Linear, without hooks, parametrisations or wrappers, and proj_drop does nothing;
     - at least `FEWEST_TOKENS` tokens, and no more multiplications than the plain form.
     """
+    if context is not None or mask is not None or type(mixer) is not EfficientAttention or "attend" in vars(mixer):
+        return False
+    qkv, proj, proj_drop = mixer.qkv, mixer.proj, mixer.proj_drop
     return (
-        context is None
-        and mask is None
-        and x.device.type == "cpu"
+        x.is_cpu
         and x.dtype in (torch.float32, torch.float64)
         and mixer.normalize_queries
         and _pays(mixer, math.prod(x.shape[1:-1]))
         and kernels_allowed()
         and runs_eagerly()
         and is_ordinary(x)
-        and type(mixer) is EfficientAttention
-        and "attend" not in vars(mixer)
-        and is_plain_linear(mixer.qkv)
-        and is_plain_linear(mixer.proj)
-        and x.dtype == mixer.qkv.weight.dtype == mixer.proj.weight.dtype
-        and is_inactive_dropout(mixer.proj_drop)
+        and is_plain_linear(qkv)
+        and is_plain_linear(proj)
+        and x.dtype == qkv.weight.dtype == proj.weight.dtype
+        and is_inactive_dropout(proj_drop)
+        and unobserved(qkv, proj, proj_drop)
     )
 
 
@@ -164,16 +164,18 @@ def _attend_in_order(mixer: QKVAttention, x: Tensor, context: Tensor | None, mas
         or not runs_eagerly()
         or not is_plain_linear(mixer.qkv)
         or not is_plain_linear(mixer.proj)
+        or not unobserved(mixer.qkv, mixer.proj)
     ):
         return QKVAttention._attend_map(mixer, x, context, mask)
     grid: Grid = tuple(x.shape[1:-1])
-    qkv = project_tokens(tokens, mixer.qkv.weight, mixer.qkv.bias)
+    maps = project_maps(tokens.mT, mixer.qkv.weight, mixer.qkv.bias)
+    # Split as maps: the backward lays the three gradients side by side without turning them.
     q, k, v = (
-        torch.unflatten(part, -1, (mixer.num_heads, -1)).transpose(1, 2)  # [B, heads, N, d], a view
-        for part in qkv.tensor_split((mixer.key_dim, 2 * mixer.key_dim), dim=-1)
+        torch.unflatten(part, 1, (mixer.num_heads, -1)).mT  # [B, heads, N, d], a view
+        for part in torch.split(maps, [mixer.key_dim, mixer.key_dim, mixer.value_dim], dim=1)
     )
     out = mixer.attend(q, k, v, grid, grid, None if mask is None else mask.flatten(1))
-    out = project_tokens(out.transpose(1, 2).flatten(2), mixer.proj.weight, mixer.proj.bias)
+    out = project_maps(out.mT.flatten(1, 2), mixer.proj.weight, mixer.proj.bias).mT
     return mixer.proj_drop(out).reshape(x.shape)
 
 

@@ -18,6 +18,7 @@ from visionattn.attention.base import TokenMixer
 from visionattn.typing import Tokens
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_ORDINARY = (Tensor, nn.Parameter)
 
 
 class ResidualMixer(TokenMixer):
@@ -50,31 +51,30 @@ def runs_eagerly() -> bool:
 def is_ordinary(x: Tensor) -> bool:
     """x is no subclass of Tensor, and no torch.func transform, forward-mode derivative or autocast is at work."""
     return (
-        type(x) in (Tensor, nn.Parameter)
+        type(x) in _ORDINARY
         and not torch.is_autocast_enabled(x.device.type)
         and not torch._C._are_functorch_transforms_active()  # what autograd.Function.apply itself asks
         and forward_ad._current_level < 0
     )
 
 
-def unobserved(module: nn.Module) -> bool:
-    """No hook, of its own or global, and no replaced `forward` would notice that the module is not called."""
-    return not (
-        any(getattr(module, hooks) for hooks in _HOOKS)
-        or "forward" in vars(module)
-        or global_hooks._has_any_global_hook()  # type: ignore[no-untyped-call]
-    )
+def unobserved(*modules: nn.Module) -> bool:
+    """No hook, of their own or global, and no replaced `forward` would notice that the modules are not called."""
+    for module in modules:
+        own = vars(module)
+        if "forward" in own or any(map(own.__getitem__, _HOOKS)):
+            return False
+    return not global_hooks._has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
 def is_plain_linear(module: nn.Module) -> bool:
-    """Exactly nn.Linear with ordinary parameters: no subclass, parametrisation or wrapper, and unobserved."""
-    return (
-        type(module) is nn.Linear
-        and unobserved(module)
-        and all(p is None or type(p) in (Tensor, nn.Parameter) for p in (module.weight, module.bias))
-    )
+    """Exactly nn.Linear with ordinary parameters: no subclass, parametrisation or wrapper."""
+    if type(module) is not nn.Linear:
+        return False
+    own = module._parameters
+    return type(own.get("weight")) in _ORDINARY and type(own.get("bias", False)) in (*_ORDINARY, type(None))
 
 
 def is_inactive_dropout(module: nn.Module) -> bool:
     """A dropout that changes nothing now."""
-    return type(module) is nn.Dropout and unobserved(module) and (module.p == 0 or not module.training)
+    return type(module) is nn.Dropout and (module.p == 0 or not module.training)

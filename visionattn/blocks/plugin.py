@@ -52,7 +52,7 @@ class AttentionPlugin(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         self.channels_last = channels_last
-        self.norm = nn.LayerNorm(in_channels) if norm else nn.Identity()
+        self.norm = nn.LayerNorm(in_channels) if norm else None
         self.attn = build_attention(attention, in_channels, grid)
         self.gamma = nn.Parameter(torch.zeros(in_channels)) if zero_init else None
 
@@ -72,10 +72,11 @@ class AttentionPlugin(nn.Module):
                 f"AttentionPlugin expects a map {layout} with a grid of one to three dimensions, got {list(x.shape)}"
             )
         tokens = x if self.channels_last else x.movedim(1, -1)
+        normed = tokens if self.norm is None else self.norm(tokens)
         if isinstance(self.attn, ResidualMixer):
-            out = self.attn.add_to(tokens, self.norm(tokens), self.gamma, mask)
+            out = self.attn.add_to(tokens, normed, self.gamma, mask)
             return out if self.channels_last else out.movedim(-1, 1)
-        mixed = self.attn(self.norm(tokens), mask=mask).to(x.dtype)
+        mixed = self.attn(normed, mask=mask).to(x.dtype)
         if self.gamma is None:
             return x + (mixed if self.channels_last else mixed.movedim(-1, 1))
         gamma = self.gamma.to(x.dtype)

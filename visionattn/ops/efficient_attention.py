@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from visionattn.ops.precision import at_least_float32, without_autocast
+
 
 def efficient_attention(
     q: Tensor,
@@ -31,12 +33,11 @@ def efficient_attention(
     Returns:
         [B, heads, N, E], in the dtype of v and the memory order of q.
     """
-    with torch.autocast(q.device.type, enabled=False):
-        q, k, values = (_at_least_float32(t) for t in (q, k, v))
+    with without_autocast(q.device):
+        q, k, values = (at_least_float32(t) for t in (q, k, v))
         if temperature != 1.0:
             q, k = q / temperature, k / temperature
-        weights = softmax_over_positions(k, mask)
-        context = weights.mT @ values  # [B, heads, D, E]
+        context = (values.mT @ softmax_over_positions(k, mask)).mT  # [B, heads, D, E]
         queries = _softmax(q, over_channels=True) if normalize_queries else q
         return _in_order_of(q, queries, context).to(v.dtype)
 
@@ -55,8 +56,8 @@ def scaled_efficient_attention(
     Returns:
         [B, heads, N, E], in the dtype of v and the memory order of q.
     """
-    with torch.autocast(q.device.type, enabled=False):
-        q, k, values = (_at_least_float32(t) for t in (q, k, v))
+    with without_autocast(q.device):
+        q, k, values = (at_least_float32(t) for t in (q, k, v))
         if mask is not None:
             k = k.masked_fill(~mask[:, None, :, None], 0.0)
             values = values.masked_fill(~mask[:, None, :, None], 0.0)
@@ -78,14 +79,10 @@ def softmax_over_positions(k: Tensor, mask: Tensor | None = None) -> Tensor:
     return _softmax(k.masked_fill(hidden, torch.finfo(k.dtype).min), over_channels=False).masked_fill(hidden, 0.0)
 
 
-def project_tokens(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The linear layer of x [B, N, C], in channels-first memory: the view [B, N, out] of a tensor [B, out, N].
-
-    As one product of matrices per image, weight [out, C] times x^T [C, N]: a channels-first x is not transposed.
-    """
-    maps, weights = x.mT, weight.expand(len(x), -1, -1)
-    out = torch.bmm(weights, maps) if bias is None else torch.baddbmm(bias[:, None], weights, maps)
-    return out.mT
+def project_maps(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The linear layer of channels-first maps [B, C, N]: [B, out, N], one product of matrices per image."""
+    weights = weight.expand(len(maps), -1, -1)
+    return torch.bmm(weights, maps) if bias is None else torch.baddbmm(bias[:, None], weights, maps)
 
 
 def is_channels_first(x: Tensor) -> bool:
@@ -103,7 +100,3 @@ def _softmax(t: Tensor, *, over_channels: bool) -> Tensor:
 def _in_order_of(q: Tensor, queries: Tensor, context: Tensor) -> Tensor:
     """queries [.., N, D] times context [.., D, E], in the memory order of q."""
     return (context.mT @ queries.mT).mT if is_channels_first(q) else queries @ context
-
-
-def _at_least_float32(t: Tensor) -> Tensor:
-    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t

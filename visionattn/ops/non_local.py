@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visionattn.ops.efficient_attention import scaled_efficient_attention
+from visionattn.ops.precision import at_least_float32, without_autocast
 
 
 def gaussian_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale: float = 1.0) -> Tensor:
@@ -53,8 +54,8 @@ def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None =
     (n, d), (m, e) = q.shape[-2:], v.shape[-2:]
     if (n + m) * d * e <= n * m * (d + e):
         return scaled_efficient_attention(q[:, None], k[:, None], v[:, None], mask)[:, 0]
-    with torch.autocast(q.device.type, enabled=False):
-        q, k, values = (_at_least_float32(t) for t in (q, k, v))
+    with without_autocast(q.device):
+        q, k, values = (at_least_float32(t) for t in (q, k, v))
         if mask is not None:
             k, values = (t.masked_fill(~mask[:, :, None], 0.0) for t in (k, values))
         return (q @ k.transpose(-2, -1) @ values / _number_of_keys(k, mask)).to(v.dtype)
@@ -74,8 +75,8 @@ def concatenation_attention(a: Tensor, b: Tensor, v: Tensor, mask: Tensor | None
     Returns:
         [B, N, E], in the dtype of v.
     """
-    with torch.autocast(v.device.type, enabled=False):
-        a, b, values = (_at_least_float32(t) for t in (a, b, v))
+    with without_autocast(v.device):
+        a, b, values = (at_least_float32(t) for t in (a, b, v))
         if mask is not None:
             b, values = b.masked_fill(~mask, 0.0), values.masked_fill(~mask[:, :, None], 0.0)
         weights = (a[:, :, None] + b[:, None, :]).relu()  # [B, N, M]
@@ -125,7 +126,3 @@ def _fused_layout(t: Tensor, width: int) -> Tensor:
 
 def _number_of_keys(keys: Tensor, mask: Tensor | None) -> Tensor | int:
     return keys.shape[1] if mask is None else mask.sum(dim=1).clamp(min=1)[:, None, None]
-
-
-def _at_least_float32(t: Tensor) -> Tensor:
-    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
