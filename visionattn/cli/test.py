@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from visionattn.cli.options import add_config_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_config_options(parser)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file")
+    parser.add_argument("--tta", action="store_true", help="average over sizes and mirror images (six sizes: 12 times)")
     parser.add_argument("--out", metavar="DIR", help="write input | truth | prediction | error of every image here")
 
 
@@ -22,6 +27,8 @@ def run(args: Namespace) -> int:
     config.load_from, config.resume = args.checkpoint, False
     if not config.get("test_dataloader"):
         raise ValueError(f"{config.filename} has no test_dataloader: there is nothing to test on")
+    if args.tta:
+        config = _augmented(config)
     if args.out:
         config.custom_hooks = [
             *(config.get("custom_hooks") or ()),
@@ -33,3 +40,12 @@ def run(args: Namespace) -> int:
         runner.test()
     show_results(runner)
     return 0
+
+
+def _augmented(config: Config) -> Config:
+    """The config with its own, or the default, test-time augmentation."""
+    if config.get("default_scope") != "mmseg":
+        raise ValueError(f"--tta is for segmentation (default_scope mmseg), {config.filename} is not such a config")
+    from visionattn.segmentation.tta import with_tta
+
+    return with_tta(config)

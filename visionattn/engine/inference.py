@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
+from mmengine.model import BaseTTAModel
 from mmengine.registry import DefaultScope
 
 from visionattn.engine.config import import_scope, load_config
@@ -80,7 +81,8 @@ class Predictor:
         self.classes: Sequence[str] | None = metainfo.get("classes")
         self.palette: Sequence[Sequence[int]] | None = metainfo.get("palette")
         try:
-            load_state_dict(self.model, find_state_dict(content))
+            plain = self.model.module if isinstance(self.model, BaseTTAModel) else self.model
+            load_state_dict(plain, find_state_dict(content))
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error
         self.model.to(self.device).eval()
@@ -88,8 +90,7 @@ class Predictor:
     def __call__(self, image: Image) -> Any:
         """The data sample of one image file or RGB array [H, W, 3] uint8, on the model's device."""
         with DefaultScope.overwrite_default_scope(self._scope), torch.inference_mode():
-            packed = self._pipeline(self._loaded(image))
-            return self.model.test_step({"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]})[0]
+            return self.model.test_step(pseudo_collate([self._pipeline(self._loaded(image))]))[0]
 
     def _loaded(self, image: Image) -> dict[str, Any]:
         if not isinstance(image, np.ndarray):
@@ -149,8 +150,18 @@ def _test_pipeline(config: Config) -> tuple[Compose, Compose]:
     pipeline = dataset.get("pipeline") or config.get("test_pipeline")
     if not pipeline:
         raise ValueError("the config has neither test_dataloader.dataset.pipeline nor test_pipeline")
-    steps = [step for step in pipeline if not _loads_annotations(step)]
+    steps = _without_annotations(pipeline)
     return Compose(steps[:1]), Compose(steps[1:])
+
+
+def _without_annotations(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The steps without those that load annotations, also inside TestTimeAug, whose steps are lists of choices."""
+    steps = [dict(step) for step in pipeline if not _loads_annotations(step)]
+    for step in steps:
+        if str(step["type"]).rpartition(".")[2] == "TestTimeAug":
+            groups = (_without_annotations(choices) for choices in step["transforms"])
+            step["transforms"] = [choices for choices in groups if choices]
+    return steps
 
 
 def _loads_annotations(step: Mapping[str, Any]) -> bool:
