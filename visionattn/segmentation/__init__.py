@@ -29,6 +29,7 @@ from visionattn.segmentation.public_datasets import (
     PascalVOC2012Aug,
 )
 from visionattn.segmentation.segmentor import CascadeEncoderDecoder, EncoderDecoder
+from visionattn.segmentation.tta import SegTTAModel
 
 __all__ = [
     "ADE20K",
@@ -56,4 +57,5 @@ __all__ = [
     "PascalVOC2012",
     "PascalVOC2012Aug",
     "PictureHook",
+    "SegTTAModel",
 ]
