@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 
 def add_config_options(parser: ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="a path, or a name such as quickstart/segmentation")
+    add_config_argument(parser)
     parser.add_argument("--work-dir", metavar="DIR", help="logs and checkpoints; if not given, work_dirs/NAME")
+
+
+def add_config_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="a path, or a name such as quickstart/segmentation")
     add_cfg_options(parser)
 
 
@@ -32,7 +36,7 @@ def config_from(args: Namespace) -> Config:
 
     config = load_config(args.config, parse_options(args.cfg_options))
     name = Path(config.filename).stem
-    config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs") / name)
+    config.work_dir = getattr(args, "work_dir", None) or config.get("work_dir") or str(Path("work_dirs") / name)
     return config
 
 
