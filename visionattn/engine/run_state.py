@@ -13,6 +13,7 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from visionattn.engine.sampler import seeds, set_seeds
 
@@ -29,7 +30,7 @@ def run_state(runner: Any) -> dict[str, Any]:
     return {
         "generators": [{name: states[rank].cpu() for name, states in generators.items()} for rank in range(_size())],
         "gradients": _gradients(runner.model) if is_accumulating(runner.optim_wrapper) else None,
-        "data": seeds(runner.train_dataloader),
+        "data": [seeds(loader) for loader in _loaders(runner)],
         "loop": {"validation_due": getattr(loop, "validation_due", False), "stop_training": loop.stop_training},
         "early_stopping": [{name: getattr(hook, name) for name in _STOPPING} for hook in _stopping_hooks(runner)],
     }
@@ -37,7 +38,8 @@ def run_state(runner: Any) -> dict[str, Any]:
 
 def restore_run_state(runner: Any, state: Mapping[str, Any]) -> None:
     """Brings back all of `run_state` but the generators, which `set_generators` does last of all."""
-    set_seeds(runner.train_dataloader, state["data"])
+    for loader, found in zip(_loaders(runner), state["data"], strict=False):
+        set_seeds(loader, found)
     for name, value in state["loop"].items():
         setattr(runner.train_loop, name, value)
     for hook, found in zip(_stopping_hooks(runner), state["early_stopping"], strict=False):
@@ -128,6 +130,10 @@ def _plain(model: Any) -> nn.Module:
 
 def _stopping_hooks(runner: Any) -> list[EarlyStoppingHook]:
     return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def _loaders(runner: Any) -> list[DataLoader[Any]]:
+    return [runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop is not None else [])]
 
 
 def _size() -> int:

@@ -295,8 +295,8 @@ class Runner(MMEngineRunner):
     def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
         """mmengine's loops are built as ours of the same names."""
         if isinstance(loop, dict):
-            kind = loop.get("type", "EpochBasedTrainLoop" if loop.get("by_epoch") else "IterBasedTrainLoop")
-            exact = _EXACT_LOOPS.get(_named(LOOPS, kind))
+            by_epoch = MMEngineEpochBasedTrainLoop if loop.get("by_epoch") else MMEngineIterBasedTrainLoop
+            exact = _EXACT_LOOPS.get(_named(LOOPS, loop["type"]) if "type" in loop else by_epoch)
             if exact is not None:
                 options = {name: value for name, value in loop.items() if name not in ("type", "by_epoch")}
                 return exact(**options, runner=self, dataloader=self._train_dataloader)
