@@ -7,6 +7,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional
     import mmseg.datasets  # noqa: F401
 
 from visionattn.segmentation import data_check  # noqa: F401  # registers with check_files
+from visionattn.segmentation.attention_head import AttentionHead
 from visionattn.segmentation.boundary import BoundaryFMetric
 from visionattn.segmentation.colour_baseline import ColourBaselineHook
 from visionattn.segmentation.datasets import ImageMaskFolder
@@ -34,6 +35,7 @@ from visionattn.segmentation.tta import SegTTAModel
 __all__ = [
     "ADE20K",
     "Albumentations",
+    "AttentionHead",
     "BoundaryFMetric",
     "COCOStuff10k",
     "COCOStuff164k",
