@@ -5,6 +5,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from mmseg.datasets import ADE20KDataset
 
 from visionattn.data.ade20k_scenes import write_ade20k
@@ -113,6 +114,62 @@ def test_label_outside_the_classes_is_refused_when_checked_and_when_loaded(folde
         dataset.check()
     with pytest.raises(ValueError, match=r"b\.png: row \d+, column \d+ holds 2"):
         dataset[1]
+
+
+@pytest.fixture
+def person(folder):
+    """The folder's masks with 0 = unlabelled, 255 = person, and 1 = ground."""
+    for path in (folder / "masks").iterdir():
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.select([mask == 0, mask == 255], [1, 0], 255).astype(np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("label_map", [{0: "ignore", 255: "person", 1: "ground"}, {0: 255, 255: 1, 1: 0}])
+def test_label_map_says_what_numbers_mean(person, label_map):
+    dataset = ImageMaskFolder(str(person), classes=("ground", "person"), label_map=label_map, pipeline=PIPELINE)
+    dataset.check()
+    for index, (_, mask) in enumerate(dataset.pairs()):
+        raw = cv2.imread(mask, cv2.IMREAD_UNCHANGED)
+        assert set(np.unique(raw)) == {0, 1, 255}
+        np.testing.assert_array_equal(loaded(dataset, index), np.select([raw == 1, raw == 255], [0, 1], 255))
+
+
+def test_numbers_that_the_label_map_leaves_out_keep_their_meaning_or_are_refused(person):
+    dataset = ImageMaskFolder(str(person), classes=("x", "ground", "person"), label_map={0: "ignore", 255: 2})
+    table = dataset.label_table()
+    assert table[:4].tolist() == [255, 1, 2, -1]
+    assert table[255] == 2
+    assert (table[256:] == -1).all()
+    with pytest.raises(ValueError, match=r"holds 1; allowed are 0, 255 or ignored 7:"):
+        ImageMaskFolder(str(person), classes=("person",), label_map={255: "person", 7: "ignore"}).check()
+
+
+def test_label_map_with_a_choice_of_classes(tmp_path):
+    class Remapped(ImageMaskFolder):
+        METAINFO = CamVid.METAINFO
+
+    root = camvid_like(tmp_path, numbers=(0, 8, 200))
+    options = {"label_map": {200: "Tree", 11: "ignore"}, "classes": ("Tree", "Car"), "pipeline": PIPELINE}
+    dataset = Remapped(root, "images/train", "annotations/train", **options)
+    dataset.check()
+    raw = cv2.imread(dataset.pairs()[0][1], cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(loaded(dataset, 0), np.select([raw == 200, raw == 8], [0, 1], 255))
+
+
+def test_label_map_survives_a_config_that_is_written_out(person):
+    written = Config({"dataset": {"label_map": {0: "ignore", 255: "person", 1: "ground"}}})
+    written.dump(person / "config.py")
+    label_map = Config.fromfile(person / "config.py").dataset.label_map
+    ImageMaskFolder(str(person), classes=("ground", "person"), label_map=label_map).check()
+
+
+def test_label_map_that_contradicts_is_refused(folder):
+    with pytest.raises(ValueError, match="label_map and reduce_zero_label=True exclude each other"):
+        ImageMaskFolder(str(folder), classes=CLASSES, label_map={0: "ignore"}, reduce_zero_label=True)
+    with pytest.raises(ValueError, match="label_map sends 9 to 'road', and ignore_index=9; drop one"):
+        ImageMaskFolder(str(folder), classes=CLASSES, label_map={9: "road"}, ignore_index=9)
+    assert len(ImageMaskFolder(str(folder), classes=CLASSES, label_map={2: "ignore"}, ignore_index=2)) == 4
 
 
 def camvid_like(root, numbers=range(12)):

@@ -6,7 +6,7 @@ import pytest
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from visionattn.segmentation.labels import check_labels, label_table, read_mask, to_labels
+from visionattn.segmentation.labels import check_labels, label_table, read_mask, resolve_label_map, to_labels
 
 
 def naive_label(number: int, num_classes: int, reduce_zero_label: bool, label_map: dict[int, int]) -> int:
@@ -76,6 +76,51 @@ def test_number_outside_the_classes_is_refused_with_file_pixel_and_value(value, 
     with pytest.raises(ValueError, match=rf"^mask m\.png: row 3, column 2 holds {value}; allowed are") as error:
         to_labels(mask, label_table(11), "m.png")
     assert "0..10 or ignored 255" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("num_classes", [1, 19, 253, 254, 255])
+@pytest.mark.parametrize("reduce_zero_label", [False, True])
+def test_every_8_bit_number_is_loaded_or_refused_as_the_table_says(num_classes, reduce_zero_label):
+    table = label_table(num_classes, reduce_zero_label, ((7, 255),))
+    numbers = np.arange(256, dtype=np.uint8)
+    known = numbers[table[:256] >= 0]
+    labels = to_labels(known[None], table, "m.png")
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[0], table[known])
+    for number in numbers[table[:256] < 0]:
+        mask = np.repeat(known[None], 2, axis=0)
+        mask[1, 3 % len(known)] = number
+        with pytest.raises(ValueError, match=rf"row 1, column {3 % len(known)} holds {number}; allowed"):
+            to_labels(mask, table, "m.png")
+
+
+def test_label_map_by_name_number_and_ignore():
+    classes = ("ground", "person", "ignore me")
+    assert resolve_label_map({0: "ignore", 255: "person", 7: 2, 300: 255}, classes) == {0: 255, 255: 1, 7: 2, 300: 255}
+    assert resolve_label_map({"0": "ground"}, classes) == {0: 0}  # as a config that was written out has it
+    assert resolve_label_map(None, classes) == {}
+    assert resolve_label_map({3: "ignore"}, ("road", "ignore")) == {3: 1}  # a class of that name
+
+
+@pytest.mark.parametrize(
+    ("label_map", "message"),
+    [
+        ({255: "persn"}, "label_map sends 255 to 'persn', which is no class; did you mean 'person'"),
+        ({255: "x"}, "label_map sends 255 to 'x', which is no class; the classes are ground, person"),
+        ({255: "ignored"}, "to 'ignored', which is no class; did you mean 'ignore'"),
+        ({4: 2}, r"label_map sends 4 to 2; it may send to a class's name, 0\.\.1, or \"ignore\" \(255\)"),
+        ({4: -1}, "label_map sends 4 to -1"),
+        ({4: True}, "label_map sends 4 to True"),
+        ({4: None}, "label_map sends 4 to None"),
+        ({-1: 0}, r"label_map has the key -1; a key is a number in the masks, 0 to 65535"),
+        ({70000: 0}, "label_map has the key 70000"),
+        ({"person": 0}, "label_map has the key 'person'"),
+    ],
+)
+def test_label_map_that_means_nothing_is_refused(label_map, message):
+    with pytest.raises(ValueError, match=message) as error:
+        resolve_label_map(label_map, ("ground", "person"))
     assert "\n" not in str(error.value)
 
 

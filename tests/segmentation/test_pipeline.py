@@ -20,6 +20,8 @@ SPATIAL = [
     {"type": "RandomScale", "scale_limit": (-0.5, 1.0), "p": 1.0},
     {"type": "RandomCrop", "height": 29, "width": 35, "pad_if_needed": True},
     {"type": "RandomCrop", "height": 80, "width": 90, "pad_if_needed": True},
+    {"type": "CategoryCrop", "crop_size": (29, 35), "cat_max_ratio": 0.75},
+    {"type": "ScaledCrop", "scale": (100, 70), "crop_size": (64, 64), "cat_max_ratio": 0.75},
     {"type": "HorizontalFlip", "p": 1.0},
     {"type": "Resize", "height": 31, "width": 67},
     {"type": "Rotate", "limit": (30, 40), "p": 1.0},

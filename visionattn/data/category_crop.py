@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import cv2
 import numpy as np
 
 from visionattn.data.quiet_albumentations import Targets
@@ -85,9 +84,17 @@ def is_varied(labels: np.ndarray, cat_max_ratio: float, ignore: int) -> bool:
     Args:
         labels: [H, W] uint8.
     """
-    counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
+    counted = labels.size - np.count_nonzero(labels == ignore)
+    # Counting one class takes a tenth of a histogram, and one that is frequent enough decides: what it leaves to the
+    # others is too little for any of them. A sparse sample says which one that may be.
+    sample = np.bincount(labels[::16, ::16].ravel(), minlength=256)
+    sample[ignore] = 0
+    frequent = np.count_nonzero(labels == sample.argmax())
+    if sample.any() and counted - frequent < cat_max_ratio * counted:
+        return bool(frequent < counted and frequent / counted < cat_max_ratio)
+    counts = np.bincount(labels.ravel(), minlength=256)
     counts[ignore] = 0
-    return bool(np.count_nonzero(counts) > 1 and counts.max() / counts.sum(dtype=np.float64) < cat_max_ratio)
+    return bool(np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < cat_max_ratio)
 
 
 def _any_window(generator: random.Random, size: tuple[int, int], crop_size: tuple[int, int]) -> Window:

@@ -20,10 +20,10 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image {path}")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise ValueError(f"{path} cannot be decoded as an image; replace the file or take it out of the list")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

