@@ -102,13 +102,13 @@ class EfficientAttention(ContextQKVAttention, ResidualMixer):
         return _attend_in_order(self, x, context, mask)
 
     def _fold(self, x: Tensor, residual: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
-        tokens = x.flatten(1, -2)
+        tokens, qkv, proj = x.flatten(1, -2), self.qkv, self.proj
         return folded_efficient_attention(
             tokens,
-            self.qkv.weight,
-            self.qkv.bias,
-            self.proj.weight,
-            self.proj.bias,
+            qkv.weight,
+            qkv.bias,
+            proj.weight,
+            proj.bias,
             num_heads=self.num_heads,
             key_dim=self.key_dim,
             temperature=self.temperature,
@@ -139,9 +139,8 @@ def folds(mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, m
         and kernels_allowed()
         and runs_eagerly()
         and is_ordinary(x)
-        and is_plain_linear(qkv)
-        and is_plain_linear(proj)
-        and x.dtype == qkv.weight.dtype == proj.weight.dtype
+        and is_plain_linear(qkv, x.dtype)
+        and is_plain_linear(proj, x.dtype)
         and is_inactive_dropout(proj_drop)
         and unobserved(qkv, proj, proj_drop)
     )

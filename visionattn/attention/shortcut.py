@@ -17,7 +17,6 @@ from torch.nn.modules import module as global_hooks
 from visionattn.attention.base import TokenMixer
 from visionattn.typing import Tokens
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _ORDINARY = (Tensor, nn.Parameter)
 
 
@@ -40,7 +39,7 @@ class ResidualMixer(TokenMixer):
 
 def kernels_allowed() -> bool:
     """False if the environment says VISIONATTN_KERNELS=off: then every mechanism runs in its plain form."""
-    return os.environ.get("VISIONATTN_KERNELS", "").strip().lower() != "off"
+    return "VISIONATTN_KERNELS" not in os.environ or os.environ["VISIONATTN_KERNELS"].strip().lower() != "off"
 
 
 def runs_eagerly() -> bool:
@@ -61,18 +60,27 @@ def is_ordinary(x: Tensor) -> bool:
 def unobserved(*modules: nn.Module) -> bool:
     """No hook, of their own or global, and no replaced `forward` would notice that the modules are not called."""
     for module in modules:
-        own = vars(module)
-        if "forward" in own or any(map(own.__getitem__, _HOOKS)):
+        if (
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
+            or "forward" in vars(module)
+        ):
             return False
     return not global_hooks._has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
-def is_plain_linear(module: nn.Module) -> bool:
-    """Exactly nn.Linear with ordinary parameters: no subclass, parametrisation or wrapper."""
+def is_plain_linear(module: nn.Module, dtype: torch.dtype | None = None) -> bool:
+    """Exactly nn.Linear with ordinary parameters (of this dtype): no subclass, parametrisation or wrapper."""
     if type(module) is not nn.Linear:
         return False
-    own = module._parameters
-    return type(own.get("weight")) in _ORDINARY and type(own.get("bias", False)) in (*_ORDINARY, type(None))
+    weight, bias = module._parameters.get("weight"), module._parameters.get("bias", False)
+    return (
+        type(weight) in _ORDINARY
+        and (bias is None or type(bias) in _ORDINARY)
+        and (dtype is None or weight.dtype == dtype)  # type: ignore[union-attr]
+    )
 
 
 def is_inactive_dropout(module: nn.Module) -> bool:

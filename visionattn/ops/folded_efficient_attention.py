@@ -63,6 +63,7 @@ def folded_efficient_attention(
     weights = Weights(qkv_weight, qkv_bias, proj_weight, proj_bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, scale, *weights)):
         return FoldedWholeMap.apply(options, x, residual, scale, *weights)
-    if x[0].numel() * x.element_size() * (1 + 2 * key_dim / x.shape[2]) <= _CACHED_BYTES:
+    _, tokens, channels = x.shape
+    if tokens * (channels + 2 * key_dim) * x.element_size() <= _CACHED_BYTES:
         return forward_whole_map(options, x, residual, scale, weights)
     return forward_in_chunks(options, x, residual, scale, weights)
