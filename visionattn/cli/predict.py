@@ -20,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from visionattn.engine.config import load_config, parse_options
     from visionattn.engine.inference import Predictor, expand_inputs
-    from visionattn.engine.pictures import write_panel
+    from visionattn.segmentation.pictures import write_panel
 
     files = [Path(str(file)) for file in expand_inputs(args.images)]
     predictor = Predictor(load_config(args.config, parse_options(args.cfg_options)), args.checkpoint, args.device)

@@ -54,24 +54,40 @@ class PictureHook(Hook):
         self._chosen = {dataset.get_data_info(int(index))["img_path"] for index in spread}
 
     def _draw(self, samples: Sequence[Any], metainfo: dict[str, Any], out: Path) -> None:
-        from visionattn.visualization.panels import segmentation_panel
-
         for sample in samples:
-            if sample.img_path not in self._chosen:
-                continue
-            self._chosen.remove(sample.img_path)
-            panel = segmentation_panel(
-                read_image(sample.img_path),
-                sample.gt_sem_seg.data[0].cpu().numpy(),
-                sample.pred_sem_seg.data[0].cpu().numpy(),
-                metainfo["classes"],
-                metainfo["palette"],
-                self.ignore_index,
-            )
-            out.mkdir(parents=True, exist_ok=True)
-            path = out / f"{Path(sample.img_path).stem}.png"
-            if not cv2.imwrite(str(path), panel[..., ::-1]):
-                raise OSError(f"{path} could not be written; is the disk full?")
+            if sample.img_path in self._chosen:
+                self._chosen.remove(sample.img_path)
+                path = out / f"{Path(sample.img_path).stem}.png"
+                write_panel(sample, metainfo["classes"], metainfo["palette"], path, self.ignore_index)
+
+
+def write_panel(
+    sample: Any,
+    classes: Sequence[str] | None,
+    palette: Sequence[Sequence[int]] | None,
+    path: str | Path,
+    ignore_index: int = IGNORE,
+) -> None:
+    """Writes input | truth | prediction | error (input | prediction without truth) of a segmented image file.
+
+    Args:
+        sample: mmseg's data sample with `img_path` and `pred_sem_seg`.
+        classes: names; numbers if None.
+        path: a PNG file; folders are made.
+        ignore_index: the label that is drawn as no class.
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from visionattn.visualization.panels import segmentation_panel
+
+    prediction = sample.pred_sem_seg.data[0].cpu().numpy()
+    truth = sample.gt_sem_seg.data[0].cpu().numpy() if "gt_sem_seg" in sample else None
+    names = list(classes or map(str, range(int(prediction.max()) + 1)))
+    panel = segmentation_panel(read_image(sample.img_path), truth, prediction, names, palette, ignore_index)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), panel[..., ::-1]):
+        raise OSError(f"{path} could not be written; is the disk full?")
 
 
 def folder(runner: Any) -> Path:
