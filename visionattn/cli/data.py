@@ -18,6 +18,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_cfg_options(check)
     check.set_defaults(action_run=_check)
 
+    browse = actions.add_parser("browse", help="write an HTML page of samples as the network sees them, augmented")
+    browse.add_argument("config", metavar="CONFIG", help="a path, or a name such as quickstart/segmentation")
+    browse.add_argument("--out", metavar="PATH", help="an .html file or a folder; the current folder if not given")
+    browse.add_argument("--number", type=int, default=24, metavar="N", help="samples (24)")
+    browse.add_argument("--split", default="train", choices=("train", "val", "test"), help="train if not given")
+    browse.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other augmentations (0)")
+    add_cfg_options(browse)
+    browse.set_defaults(action_run=_browse)
+
     synth = actions.add_parser("synth", help="write a data set of made-up scenes in a public data set's layout")
     layouts = synth.add_subparsers(dest="layout", metavar="LAYOUT", required=True)
     ade20k = layouts.add_parser("ade20k", help="images and masks as ADEChallengeData2016 has them")
@@ -56,6 +65,23 @@ def _check(args: Namespace) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"config": config.filename, **report.as_dict()}, indent=1) + "\n")
     return 1 if report.count("error") else 0
+
+
+def _browse(args: Namespace) -> int:
+    from visionattn.cli.options import quick_collections
+    from visionattn.engine.browse import browse
+    from visionattn.engine.config import load_config, parse_options
+
+    config = load_config(args.config, parse_options(args.cfg_options))
+    path = Path(args.out or ".")
+    if path.suffix.lower() not in (".html", ".htm"):
+        path = path / f"{Path(config.filename).stem}_{args.split}.html"
+    with quick_collections():
+        content = browse(config, args.split, args.number, args.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def _synth(args: Namespace) -> int:

@@ -6,13 +6,14 @@ import io
 with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional package of its makers is missing
     import mmseg.datasets  # noqa: F401
 
-from visionattn.segmentation import data_check  # noqa: F401  # registers with check_files
+from visionattn.segmentation import data_check, sample_view  # noqa: F401  # register how samples are checked, shown
 from visionattn.segmentation.attention_head import AttentionHead
 from visionattn.segmentation.boundary import BoundaryFMetric
 from visionattn.segmentation.colour_baseline import ColourBaselineHook
 from visionattn.segmentation.datasets import ImageMaskFolder
 from visionattn.segmentation.losses import CrossEntropyLoss, OhemCrossEntropyLoss
 from visionattn.segmentation.losses_overlap import DiceLoss, LovaszLoss
+from visionattn.segmentation.lraspp_head import LRASPPHead
 from visionattn.segmentation.made_up import MadeUpADE20K
 from visionattn.segmentation.metric import IoUMetric
 from visionattn.segmentation.pictures import PictureHook
@@ -49,6 +50,7 @@ __all__ = [
     "EncoderDecoder",
     "ImageMaskFolder",
     "IoUMetric",
+    "LRASPPHead",
     "LoadImage",
     "LoadLabels",
     "LovaszLoss",

@@ -48,6 +48,19 @@ def segmentation_panel(
     Raises:
         ValueError: maps of different sizes, or a label outside the classes.
     """
+    return _page(*segmentation_tiles(image, truth, prediction, classes, palette, ignore_index, alpha))
+
+
+def segmentation_tiles(
+    image: Pixels,
+    truth: NDArray[np.integer] | None,
+    prediction: NDArray[np.integer],
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]] | None = None,
+    ignore_index: int = 255,
+    alpha: float = 0.6,
+) -> tuple[list[tuple[str, Pixels]], list[tuple[str, Pixels]]]:
+    """The tiles of `segmentation_panel` under their titles, and its legend: a swatch for each name."""
     _check(image, truth, prediction, len(classes), ignore_index, alpha)
     if truth is not None:
         truth = np.where(truth == ignore_index, -1, truth.astype(np.int64))
@@ -70,13 +83,32 @@ def segmentation_panel(
             legend.append((_WRONG_NAME, _swatch(WRONG)))
         if (truth < 0).any():
             legend.append((_UNSEEN_NAME, _hatch((64, 64))))
-    return _page(tiles, legend)
+    return tiles, legend
+
+
+def label_tile(
+    image: Pixels,
+    labels: NDArray[np.integer],
+    num_classes: int,
+    palette: Sequence[Sequence[int]] | None = None,
+    ignore_index: int = 255,
+    alpha: float = 0.6,
+) -> Pixels:
+    """The labels [H, W] over the grey picture [H, W, 3], RGB and of its size; what is ignored is hatched.
+
+    Raises:
+        ValueError: different sizes, or a label outside the classes.
+    """
+    _check(image, labels, None, num_classes, ignore_index, alpha)
+    grey = np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
+    shown = np.where(labels == ignore_index, -1, labels.astype(np.int64))
+    return _overlay(grey, shown, complete_palette(palette, num_classes), alpha)
 
 
 def _check(
     image: Pixels,
     truth: NDArray[np.integer] | None,
-    prediction: NDArray[np.integer],
+    prediction: NDArray[np.integer] | None,
     num_classes: int,
     ignore_index: int,
     alpha: float,
