@@ -136,7 +136,7 @@ def test_a_validation_that_was_due_is_made_up_for(tmp_path: Path) -> None:
     del other["message_hub"]["runtime_info"]["keep_ckpt_ids"]
     assert differences(one, other) == []
     assert log_lines(tmp_path / "resumed", after=5) == log_lines(uncut, after=5)
-    assert [line["step"] for line in log_lines(tmp_path / "resumed") if "tiny/accuracy" in line][0] == 5
+    assert next(line["step"] for line in log_lines(tmp_path / "resumed") if "tiny/accuracy" in line) == 5
 
 
 def _killed() -> None:

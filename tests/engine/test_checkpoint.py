@@ -1,0 +1,181 @@
+"""No checkpoint goes before its successor is there, and a damaged one is passed over."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.registry import HOOKS
+from random_run import ITERATIONS, differences, random_config, without_times
+
+from visionattn.engine import checkpoint as module
+from visionattn.engine.checkpoint import CheckpointHook, latest_checkpoint
+from visionattn.engine.runner import Runner
+from visionattn.weights.durable import MANIFEST, read_manifest, verify
+from visionattn.weights.loading import read_checkpoint
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(MMEngineCheckpointHook):
+    """mmengine's own, under a name that our Runner does not take for it."""
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, style_config: (text, True))
+
+
+def _config(work_dir: Path, **options: Any) -> Config:
+    config = random_config(work_dir)
+    config.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "interval": 4, **options}
+    return config
+
+
+def _train(config: Config) -> Runner:
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.pth")}
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+_BEST = {"save_best": "tiny/accuracy", "rule": "greater"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_keep_ckpts": 1},
+        {"max_keep_ckpts": 3, **_BEST},
+        {"max_keep_ckpts": 1, "interval": 5, **_BEST},
+        {"save_best": ["tiny/accuracy", "tiny/other"], "rule": ["greater", "less"], "max_keep_ckpts": 2},
+        {"interval": -1, "save_last": False, **_BEST},
+    ],
+)
+def test_the_same_files_are_kept_as_by_mmengine(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([3, 5, 4, 6, 6] * 2)  # by validation, for either run
+    monkeypatch.setattr(
+        "tiny_run.TinyAccuracy.compute_metrics",
+        lambda self, results: {"accuracy": (score := next(scores)), "other": -score},
+    )
+    runner = _train(_config(tmp_path / "ours", **options))
+    assert any(type(hook) is CheckpointHook for hook in runner.hooks)
+    config = _config(tmp_path / "theirs", **options)
+    config.default_hooks.checkpoint.type = "PlainCheckpointHook"
+    _train(config)
+    assert _files(tmp_path / "ours") == _files(tmp_path / "theirs")
+    assert set(read_manifest(tmp_path / "ours")) == _files(tmp_path / "ours")
+    ours, theirs = (tmp_path / name / "last_checkpoint" for name in ("ours", "theirs"))
+    assert ours.exists() == theirs.exists()
+    if ours.exists():
+        assert Path(ours.read_text()).name == Path(theirs.read_text()).name
+
+
+def test_nothing_is_removed_before_its_successor_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([3, 5, 4, 6, 7])
+    monkeypatch.setattr("tiny_run.TinyAccuracy.compute_metrics", lambda self, results: {"accuracy": next(scores)})
+    removed = []
+
+    def remove(path: str) -> None:
+        removed.append(Path(path).name)
+        kind = "best_*" if "best" in Path(path).name else "iter_*"
+        others = [other for other in tmp_path.glob(f"{kind}.pth") if other.name != Path(path).name]
+        assert others
+        assert all(verify(other) for other in others)
+        Path(path).unlink()
+
+    monkeypatch.setattr(module, "remove", remove)
+    _train(_config(tmp_path, max_keep_ckpts=1, **_BEST))
+    assert len([name for name in removed if name.startswith("iter")]) >= 5
+    assert len([name for name in removed if name.startswith("best")]) == 3
+    assert _files(tmp_path) == {"iter_24.pth", "best_tiny_accuracy_iter_24.pth"}
+
+
+def test_damaged_checkpoints_are_passed_over_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _train(_config(tmp_path, **_BEST))
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "iter_24.pth")
+    _flip(tmp_path / "iter_24.pth")
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "iter_20.pth")
+    assert f"passed over: {tmp_path}/iter_24.pth is damaged: its sha256 is" in capsys.readouterr().out
+    (tmp_path / "iter_20.pth").write_bytes(b"")
+    config = _config(tmp_path, **_BEST)
+    config.resume = True
+    runner = _train(config)
+    assert f"resumed {tmp_path}/iter_16.pth at epoch 0, iteration 16" in Path(runner.logger.log_file).read_text()
+    assert verify(tmp_path / "iter_24.pth")
+    for path in tmp_path.glob("iter_*.pth"):
+        _flip(path)
+    assert latest_checkpoint(tmp_path) is None  # the best by a metric holds weights only
+
+
+def test_a_folder_without_a_manifest_is_read(tmp_path: Path) -> None:
+    _train(_config(tmp_path))
+    (tmp_path / MANIFEST).unlink()
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "iter_24.pth")
+    torch.save({"a": torch.ones(1)}, tmp_path / "iter_24.pth")
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_checkpoints_elsewhere_are_found(tmp_path: Path) -> None:
+    _train(_config(tmp_path / "logs", out_dir=str(tmp_path / "weights")))
+    assert _files(tmp_path / "logs") == set()
+    assert latest_checkpoint(tmp_path / "logs") == str(tmp_path / "weights" / "logs" / "iter_24.pth")
+    _flip(tmp_path / "weights" / "logs" / "iter_24.pth")
+    assert latest_checkpoint(tmp_path / "logs") == str(tmp_path / "weights" / "logs" / "iter_20.pth")
+
+
+def _begun(config: Config) -> int:
+    """A process that takes up the run in the work dir; its id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        config.resume = True
+        _train(config)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_a_run_that_is_killed_again_and_again_ends_as_the_uncut_one(tmp_path: Path) -> None:
+    """With one checkpoint kept, and a save after each iteration and validation."""
+    options = {"interval": 1, "max_keep_ckpts": 1, **_BEST}
+    _train(_config(tmp_path / "uncut", **options))
+    killed, chance, done, kills = tmp_path / "killed", random.Random(1), 0, 0
+    while done < ITERATIONS:
+        child = _begun(_config(killed, **options))
+        time.sleep(chance.uniform(0.1, 0.6))
+        os.kill(child, signal.SIGKILL)
+        kills += os.waitpid(child, 0)[1] != 0
+        latest = latest_checkpoint(killed)
+        now = 0 if latest is None else read_checkpoint(latest)["meta"]["iter"]
+        assert now >= done
+        done = now
+    assert kills >= 2
+    child = _begun(_config(killed, **options))
+    assert os.waitpid(child, 0)[1] == 0
+    assert _files(killed) >= _files(tmp_path / "uncut")
+    one, other = (read_checkpoint(folder / "iter_24.pth") for folder in (killed, tmp_path / "uncut"))
+    assert differences(without_times(one), without_times(other)) == []
