@@ -16,7 +16,7 @@ def pair(height, width, seed=0):
     return rng.integers(0, 256, (height, width, 3), np.uint8), labels.astype(np.uint8)
 
 
-@pytest.mark.parametrize("size", [(48, 64), (64, 48), (33, 101)])
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (33, 101), (20, 110)])
 def test_same_draws_cut_the_same_piece_as_mmseg(size):
     """Both transforms of mmseg, given the ratio and the window that ours drew."""
     image, labels = pair(*size)

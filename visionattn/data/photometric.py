@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -48,14 +49,17 @@ class PhotometricDistortion(alb.ImageOnlyTransform):
     def get_params(self) -> dict[str, Any]:
         """None where a step is left out."""
         chance = self.py_random
+
+        def every_second_time(draw: Callable[[], float]) -> float | None:
+            return draw() if chance.random() < 0.5 else None
+
+        most = self.brightness_delta
         return {
-            "brightness": chance.uniform(-self.brightness_delta, self.brightness_delta)
-            if chance.random() < 0.5
-            else None,
-            "contrast": chance.uniform(*self.contrast_range) if chance.random() < 0.5 else None,
+            "brightness": every_second_time(lambda: chance.uniform(-most, most)),
+            "contrast": every_second_time(lambda: chance.uniform(*self.contrast_range)),
             "contrast_first": chance.random() < 0.5,
-            "saturation": chance.uniform(*self.saturation_range) if chance.random() < 0.5 else None,
-            "hue": chance.randrange(-self.hue_delta, self.hue_delta) if chance.random() < 0.5 else None,
+            "saturation": every_second_time(lambda: chance.uniform(*self.saturation_range)),
+            "hue": every_second_time(lambda: chance.randrange(-self.hue_delta, self.hue_delta)),
         }
 
     def apply(

@@ -23,7 +23,7 @@ IGNORE = 255
 """The label that loss and metric leave out."""
 
 _VALUES = 1 << 16
-_REFUSED = 254  # stands for "no label" among 8-bit labels; a label itself only where there are 255 classes
+_REFUSED = 254  # "no label" among 8-bit labels, unless there are 255 classes: then the slower way decides
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def to_labels(mask: np.ndarray, table: np.ndarray, path: str | Path) -> np.ndarr
     Raises:
         ValueError: a number that has no label; names the file, the first such pixel, and what is allowed.
     """
-    if mask.dtype == np.uint8 and not (table[:256] == _REFUSED).any():
+    if mask.dtype == np.uint8:
         quickly = cv2.LUT(mask, np.where(table[:256] < 0, _REFUSED, table[:256]).astype(np.uint8))
         if not (quickly == _REFUSED).any():
             return quickly
