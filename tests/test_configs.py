@@ -69,9 +69,30 @@ def pair(tmp_path):
     return write
 
 
+def shrunk(config):
+    """The config with images of SIZE where its recipe's own size, and depth of a Swin, would cost minutes."""
+    for split in ("train", "val", "test"):
+        for step in steps(config[f"{split}_dataloader"].dataset.pipeline):
+            if "scale" in step:  # long and short side, as mmseg's Resize has it
+                step["scale"] = (max(SIZE), min(SIZE))
+            if "crop_size" in step:
+                step["crop_size"] = SIZE
+    if config.model.data_preprocessor.get("size"):
+        config.model.data_preprocessor.size = SIZE
+    if "depths" in config.model.backbone:
+        config.model.backbone.depths = [2, 2, 2, 2]
+    return config
+
+
+def steps(pipeline):
+    for step in pipeline:
+        yield step
+        yield from steps(step.get("transforms", ()))
+
+
 @pytest.mark.parametrize("path", segmentation_configs())
 def test_model_runs_on_what_the_pipelines_make(path, pair):
-    config = load_config(path)
+    config = shrunk(load_config(path))
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         dataset = DATASETS.get(config.train_dataloader.dataset.type)
@@ -118,8 +139,9 @@ def test_losses_average_over_what_is_not_ignored(path):
 
     def walk(node):
         if isinstance(node, dict):
-            if str(node.get("type", "")).endswith("CrossEntropyLoss"):
-                found.append(node.get("avg_non_ignore"))
+            kind = str(node.get("type", ""))
+            if kind.endswith("CrossEntropyLoss"):
+                found.append(kind.startswith("visionattn.") or node.get("avg_non_ignore"))
             for value in node.values():
                 walk(value)
         elif isinstance(node, list | tuple):
@@ -155,6 +177,28 @@ def test_data_root_reaches_every_dataset():
         config = load_config(path, {"data_root": "/elsewhere"})
         for split in ("train", "val", "test"):
             assert config[f"{split}_dataloader"].dataset.data_root == "/elsewhere"
+
+
+def test_published_recipes_are_there():
+    """The eight of ADE20K; their schedules and batches are the published ones."""
+    published = {name_of(path): load_config(path) for path in FILES if "ade20k-512x512" in path.name}
+    assert len(published) == 8
+    for name, config in published.items():
+        processes, batch = (int(n) for n in name.split("_")[2].partition("-")[0].split("xb"))
+        assert processes * config.train_dataloader.batch_size == batch * processes == 16
+        assert config.train_cfg.max_iters == 160000
+        assert config.model.decode_head.get("head", config.model.decode_head).num_classes == 150
+
+
+def test_efficient_head_differs_from_the_non_local_one_in_its_attention_alone():
+    name = "segmentation/fcn_r50d8-{}-head_4xb4-160k_ade20k-512x512"
+    plain, attention = load_config(name.format("nonlocal")), load_config(name.format("efficient"))
+    theirs, ours = plain.model.pop("decode_head"), attention.model.pop("decode_head")
+    assert plain.to_dict() == attention.to_dict()
+    inner = ours.attention
+    assert inner == {"type": "EfficientAttention", "key_dim": 256, "value_dim": 256}
+    assert {theirs.pop(key) for key in ("type", "mode", "reduction", "use_scale")} >= {"mmseg.NLHead", 2}
+    assert {**theirs.to_dict(), "type": "mmseg.FCNHead", "num_convs": 2} == ours.head.to_dict()
 
 
 def test_twin_differs_in_its_attention_alone():

@@ -1,9 +1,8 @@
 # UPerNet on ResNet-18 from scratch; a config gives both heads their num_classes.
 norm_cfg = dict(type="BN")
-loss = dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True)  # mmseg's default divides by ignored pixels too
 
 model = dict(
-    type="mmseg.EncoderDecoder",
+    type="visionattn.EncoderDecoder",
     data_preprocessor=dict(
         type="mmseg.SegDataPreProcessor",
         mean=[123.675, 116.28, 103.53],
@@ -22,7 +21,7 @@ model = dict(
         dropout_ratio=0.1,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=loss,
+        loss_decode=dict(type="visionattn.CrossEntropyLoss"),
     ),
     auxiliary_head=dict(
         type="mmseg.FCNHead",
@@ -34,7 +33,7 @@ model = dict(
         dropout_ratio=0.1,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(**loss, loss_weight=0.4),
+        loss_decode=dict(type="visionattn.CrossEntropyLoss", loss_weight=0.4),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode="whole"),
