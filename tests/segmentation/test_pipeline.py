@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import worker_init_fn
-from mmengine.registry import TRANSFORMS
+from mmengine.dataset import Compose, worker_init_fn
+from mmengine.registry import MODELS, TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 
 from visionattn.data.randomness import sample_seed
@@ -66,6 +66,25 @@ def test_labels_stay_labels_and_lie_on_their_pixels(transform):
 def test_padding_of_ones_own_stays():
     results = Albumentations([{"type": "PadIfNeeded", "min_height": 64, "min_width": 64, "fill_mask": 3}])(sample())
     assert 255 not in results["gt_seg_map"]
+
+
+def test_batch_of_crops_is_filled_up_with_what_loss_and_metric_ignore():
+    """Images smaller than the crop, in a batch with others: mmseg's preprocessor pads labels with 255."""
+    crop = {"type": "ScaledCrop", "scale": (60, 48), "crop_size": (64, 80), "cat_max_ratio": 0.75}
+    pipeline = Compose([Albumentations([crop]), {"type": "mmseg.PackSegInputs"}])
+    np.random.seed(3)
+    samples = [pipeline(sample(seed=seed)) for seed in range(6)]
+    sizes = [tuple(item["inputs"].shape[1:]) for item in samples]
+    assert len(set(sizes)) > 3
+    preprocessor = MODELS.build({"type": "mmseg.SegDataPreProcessor", "size": (64, 80), "seg_pad_val": 255})
+    batch = preprocessor({key: [item[key] for item in samples] for key in ("inputs", "data_samples")}, training=True)
+    assert batch["inputs"].shape == (6, 3, 64, 80)
+    for (height, width), packed in zip(sizes, batch["data_samples"], strict=True):
+        labels = packed.gt_sem_seg.data[0]
+        assert labels.shape == (64, 80)
+        assert (labels[:height, :width] < 5).all()
+        assert (labels[height:] == 255).all()
+        assert (labels[:, width:] == 255).all()
 
 
 def test_dropout_leaves_the_labels_alone():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from visionattn.registry import DATASETS
 from visionattn.segmentation.datasets import ImageMaskFolder
-from visionattn.segmentation.public_datasets import Cityscapes, PascalVOC2012Aug
+from visionattn.segmentation.public_datasets import Cityscapes, COCOStuff164k, PascalVOC2012Aug
 
 PIPELINE = [{"type": "visionattn.LoadImage"}, {"type": "visionattn.LoadLabels"}, {"type": "mmseg.PackSegInputs"}]
 THEIRS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "mmseg.PackSegInputs"}]
@@ -148,8 +148,20 @@ def test_voc_aug_is_train_and_then_sbd(tmp_path):
     ):
         PascalVOC2012Aug(str(tmp_path), "train")
     (tmp_path / "ImageSets/Segmentation/aug.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"PascalVOC2012Aug found no .*aug\.txt \(data_root=.*data_root=PATH"):
+    with pytest.raises(
+        FileNotFoundError, match=r"PascalVOC2012Aug found no .*aug\.txt \(data_root=.*voc_aug\.py writes"
+    ):
         PascalVOC2012Aug(str(tmp_path), "train")
+    with pytest.raises(ValueError, match="PascalVOC2012Aug is for training.*PascalVOC2012's$"):
+        PascalVOC2012Aug(str(tmp_path), "val")
+
+
+def test_masks_that_a_converter_has_yet_to_write(tmp_path):
+    write(tmp_path, "images/val2017/1.jpg", "annotations/val2017/1.png", [7], 0)
+    with pytest.raises(
+        ValueError, match=r"ends in '_labelTrainIds\.png' \(there are: 1 \.png\).*coco_stuff164k\.py writes"
+    ):
+        COCOStuff164k(str(tmp_path), "val2017")
 
 
 def test_images_in_another_format(tmp_path):

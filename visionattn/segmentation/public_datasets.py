@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Layout:
     ignore_index: int = IGNORE
     reduce_zero_label: bool = False
     label_map: Mapping[int, int | str] = field(default_factory=dict)
+    converter: str = ""
+    """The script of mmseg's tools/dataset_converters that writes the masks or lists, where the download lacks them."""
 
 
 class PublicDataset(ImageMaskFolder):
@@ -78,6 +80,15 @@ class PublicDataset(ImageMaskFolder):
             indices=indices,
             lazy_init=lazy_init,
         )
+
+    def find_pairs(self) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+        try:
+            return super().find_pairs()
+        except (FileNotFoundError, ValueError) as error:
+            if not self.LAYOUT.converter:
+                raise
+            script = f"mmseg's tools/dataset_converters/{self.LAYOUT.converter}"
+            raise type(error)(f"{error}; {type(self).__name__} needs what {script} writes") from error
 
 
 @DATASETS.register_module()
@@ -136,7 +147,7 @@ class Cityscapes(PublicDataset):
 
 @DATASETS.register_module()
 class CityscapesTrainIds(PublicDataset):
-    """Cityscapes, fine annotations, after cityscapesScripts wrote the masks with the 19 ids of the classes.
+    """Cityscapes, fine annotations, after mmseg's cityscapes.py wrote the masks with the 19 ids of the classes.
 
     data_root/leftImg8bit/{train,val}/CITY/*_leftImg8bit.png
     data_root/gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png
@@ -148,29 +159,38 @@ class CityscapesTrainIds(PublicDataset):
         "gtFine/{split}",
         image_suffix="_leftImg8bit.png",
         mask_suffix="_gtFine_labelTrainIds.png",
+        converter="cityscapes.py",
     )
 
 
 @DATASETS.register_module()
 class COCOStuff164k(PublicDataset):
-    """COCO-Stuff 164k, 171 classes, after mmseg's tools/dataset_converters/coco_stuff164k.py.
+    """COCO-Stuff 164k, 171 classes, after mmseg's coco_stuff164k.py.
 
     data_root/images/{train2017,val2017}/*.jpg     data_root/annotations/{train2017,val2017}/*_labelTrainIds.png
     """
 
     METAINFO = COCOStuffDataset.METAINFO
-    LAYOUT = Layout("images/{split}", "annotations/{split}", mask_suffix="_labelTrainIds.png")
+    LAYOUT = Layout(
+        "images/{split}", "annotations/{split}", mask_suffix="_labelTrainIds.png", converter="coco_stuff164k.py"
+    )
 
 
 @DATASETS.register_module()
 class COCOStuff10k(PublicDataset):
-    """COCO-Stuff 10k, 171 classes, 0 in a mask is ignored, after mmseg's tools/dataset_converters/coco_stuff10k.py.
+    """COCO-Stuff 10k, 171 classes, 0 in a mask is ignored, after mmseg's coco_stuff10k.py.
 
     data_root/images/{train2014,test2014}/*.jpg     data_root/annotations/{train2014,test2014}/*_labelTrainIds.png
     """
 
     METAINFO = COCOStuffDataset.METAINFO
-    LAYOUT = Layout("images/{split}", "annotations/{split}", mask_suffix="_labelTrainIds.png", reduce_zero_label=True)
+    LAYOUT = Layout(
+        "images/{split}",
+        "annotations/{split}",
+        mask_suffix="_labelTrainIds.png",
+        reduce_zero_label=True,
+        converter="coco_stuff10k.py",
+    )
 
 
 @DATASETS.register_module()
@@ -189,14 +209,24 @@ class PascalVOC2012(PublicDataset):
 class PascalVOC2012Aug(PascalVOC2012):
     """Pascal VOC 2012 and behind it the images that SBD labels (10,582 for training), as mmseg concatenates them.
 
-    Beside what `PascalVOC2012` has, of mmseg's tools/dataset_converters/voc_aug.py:
+    Beside what `PascalVOC2012` has, after mmseg's voc_aug.py:
     data_root/SegmentationClassAug/*.png     data_root/ImageSets/Segmentation/aug.txt
+
+    Raises:
+        ValueError: split is "val", which SBD's images, made for training, would change.
     """
 
+    LAYOUT = replace(PascalVOC2012.LAYOUT, converter="voc_aug.py")
+
     def find_pairs(self) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-        infos, unpaired = super().find_pairs()
+        if Path(self.ann_file).stem == "val":
+            raise ValueError('PascalVOC2012Aug is for training; split="val" is PascalVOC2012\'s')
+        return super().find_pairs()
+
+    def _pairs_in(self, mask_dir: str, ann_file: str) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+        infos, unpaired = super()._pairs_in(mask_dir, ann_file)
         masks, listed = "SegmentationClassAug", "ImageSets/Segmentation/aug.txt"
-        more, more_unpaired = self._pairs_in(str(Path(self.data_root, masks)), str(Path(self.data_root, listed)))
+        more, more_unpaired = super()._pairs_in(str(Path(self.data_root, masks)), str(Path(self.data_root, listed)))
         return infos + more, unpaired | more_unpaired
 
 
@@ -214,6 +244,7 @@ class PascalContext59(PublicDataset):
         "SegmentationClassContext",
         "ImageSets/SegmentationContext/{split}.txt",
         reduce_zero_label=True,
+        converter="pascal_context.py",
     )
 
 
@@ -222,4 +253,4 @@ class PascalContext60(PublicDataset):
     """Pascal Context with the other classes as a 60th, `background`; files as of `PascalContext59`."""
 
     METAINFO = PascalContextDataset.METAINFO
-    LAYOUT = Layout("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext/{split}.txt")
+    LAYOUT = replace(PascalContext59.LAYOUT, reduce_zero_label=False)
