@@ -152,7 +152,7 @@ def test_voc_aug_is_train_and_then_sbd(tmp_path):
         FileNotFoundError, match=r"PascalVOC2012Aug found no .*aug\.txt \(data_root=.*voc_aug\.py writes"
     ):
         PascalVOC2012Aug(str(tmp_path), "train")
-    with pytest.raises(ValueError, match="PascalVOC2012Aug is for training.*PascalVOC2012's$"):
+    with pytest.raises(ValueError, match=r"PascalVOC2012Aug is for training.*PascalVOC2012's$"):
         PascalVOC2012Aug(str(tmp_path), "val")
 
 

@@ -200,11 +200,10 @@ class ImageMaskFolder(BaseSegDataset):
 
 def _stems(folder: Path, suffix: str, option: str) -> list[str]:
     """Paths below `folder` without the suffix, sorted."""
-    files = [
-        Path(parent, name).relative_to(folder).as_posix()
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-    ]
+    files = []
+    for parent, _, names in os.walk(folder, followlinks=True):
+        inside = Path(parent).relative_to(folder).as_posix()
+        files += names if inside == "." else [f"{inside}/{name}" for name in names]
     stems = sorted(name[: len(name) - len(suffix)] for name in files if name.endswith(suffix))
     if not stems:
         there = Counter(Path(name).suffix for name in files).most_common(3)
