@@ -6,6 +6,7 @@ from visionattn.engine.compile import CompileHook
 from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from visionattn.engine.non_finite import NonFiniteHook
 from visionattn.engine.pictures import TestPicturesHook
+from visionattn.engine.report import ReportHook
 from visionattn.engine.runner import Runner
 from visionattn.engine.signals import StopOnSignalHook
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook
@@ -18,6 +19,7 @@ __all__ = [
     "IterBasedTrainLoop",
     "LogProcessor",
     "NonFiniteHook",
+    "ReportHook",
     "RunSummaryHook",
     "Runner",
     "StopOnSignalHook",

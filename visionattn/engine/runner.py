@@ -33,6 +33,7 @@ from visionattn.engine.launch import join_processes, wrapper_config
 from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from visionattn.engine.plain import plain, plain_items, plain_message_hub, plain_scheduler, restore_message_hub
 from visionattn.engine.reading import make_mmengine_read_safely
+from visionattn.engine.report import ReportHook
 from visionattn.engine.run_state import generators_of_this_process, restore_run_state, run_state, set_generators
 from visionattn.engine.sampler import make_repeatable
 from visionattn.engine.signals import StopOnSignalHook
@@ -81,6 +82,7 @@ class Runner(MMEngineRunner):
             for hook in self.hooks:
                 if isinstance(hook, StopOnSignalHook):
                     hook.put_back()
+            self.call_hook("when_training_ends")
 
     def _name_failure(self, error: OSError | RuntimeError) -> None:
         """Raises what a person can act on where the error is a dead worker's or the disk's."""
@@ -335,6 +337,7 @@ class Runner(MMEngineRunner):
         ours = ("non_finite", "stop_on_signal")
         super().register_default_hooks({name: hook for name, hook in hooks.items() if hook or name not in ours})
         self.register_hook(RunSummaryHook())
+        self.register_hook(ReportHook())
 
 
 def _named(registry: Registry, kind: Any) -> Any:

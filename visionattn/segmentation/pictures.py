@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 
 from visionattn.data.images import read_image
 from visionattn.registry import HOOKS
+from visionattn.segmentation.extremes import Extremes
 from visionattn.segmentation.labels import IGNORE
 
 
@@ -20,18 +21,22 @@ class PictureHook(Hook):
     """Writes input | truth | prediction | error of some images to work_dir/pictures at every validation and test.
 
     The images are spread evenly over the dataset and the same each time, so after a training they show its last state.
+    Those that came out best and worst go to work_dir/evaluation/examples, for the run's report.
 
     Args:
         number: how many; 0 writes none.
         ignore_index: the label that is drawn as no class.
+        extremes: how many of the best and of the worst; 0 writes none.
     """
 
-    def __init__(self, number: int = 8, ignore_index: int = IGNORE) -> None:
+    def __init__(self, number: int = 8, ignore_index: int = IGNORE, extremes: int = 4) -> None:
         if number < 0:
             raise ValueError(f"number={number} of pictures must be 0 or more")
         self.number = number
         self.ignore_index = ignore_index
+        self.extremes = extremes
         self._chosen: set[str] = set()
+        self._extremes = Extremes(extremes)
 
     def before_val_epoch(self, runner: Any) -> None:
         self._choose(runner.val_dataloader.dataset)
@@ -49,12 +54,26 @@ class PictureHook(Hook):
     ) -> None:
         self._draw(outputs or (), runner.test_dataloader.dataset.metainfo, folder(runner))
 
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        self._write_extremes(runner, runner.val_dataloader.dataset.metainfo)
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        self._write_extremes(runner, runner.test_dataloader.dataset.metainfo)
+
+    def _write_extremes(self, runner: Any, metainfo: dict[str, Any]) -> None:
+        if self.extremes:
+            out = Path(runner.work_dir) / "evaluation" / "examples"
+            self._extremes.write(out, metainfo, self.ignore_index, runner.rank, runner.world_size)
+
     def _choose(self, dataset: Any) -> None:
+        self._extremes = Extremes(self.extremes)
         spread = np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int)
         self._chosen = {dataset.get_data_info(int(index))["img_path"] for index in spread}
 
     def _draw(self, samples: Sequence[Any], metainfo: dict[str, Any], out: Path) -> None:
         for sample in samples:
+            if self.extremes and "gt_sem_seg" in sample:
+                self._extremes.look(sample, len(metainfo["classes"]), self.ignore_index)
             if sample.img_path in self._chosen:
                 self._chosen.remove(sample.img_path)
                 path = out / f"{Path(sample.img_path).stem}.png"

@@ -70,6 +70,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numeric:
     """A table that scrolls by itself where the window is narrower.
 
     Args:
+        headings: of the columns; none leaves the line out.
         numeric: positions of the columns that are aligned to the right.
     """
 
@@ -79,7 +80,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numeric:
             joined(element(tag, cell, **({"class_": "n"} if i in numeric else {})) for i, cell in enumerate(cells)),
         )
 
-    head = element("thead", row("th", headings))
+    head = element("thead", row("th", headings)) if headings else Html()
     body = element("tbody", joined((row("td", cells) for cells in rows), "\n"))
     return element("div", element("table", joined((head, body))), class_="scroll")
 
