@@ -106,7 +106,7 @@ class LogProcessor(MMEngineLogProcessor):
 
 def _batch_size(runner: Any, mode: str) -> int:
     """Images a process takes at once; 0 where the loader does not say."""
-    loader = {"train": runner.train_dataloader, "val": runner.val_dataloader, "test": runner.test_dataloader}[mode]
+    loader = getattr(runner, f"{mode}_dataloader")
     given = getattr(loader, "batch_size", None)
     return given or getattr(getattr(loader, "batch_sampler", None), "batch_size", None) or 0
 
