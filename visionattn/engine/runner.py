@@ -300,7 +300,7 @@ class Runner(MMEngineRunner):
             by_epoch = MMEngineEpochBasedTrainLoop if loop.get("by_epoch") else MMEngineIterBasedTrainLoop
             exact = _EXACT_LOOPS.get(_named(LOOPS, loop["type"]) if "type" in loop else by_epoch)
             if exact is not None:
-                options = {name: value for name, value in loop.items() if name not in ("type", "by_epoch")}
+                options = {name: value for name, value in loop.items() if name not in ("type", "by_epoch", "_scope_")}
                 return exact(**options, runner=self, dataloader=self._train_dataloader)
         return super().build_train_loop(loop)
 
