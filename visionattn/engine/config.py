@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.config.utils import MODULE2PACKAGE
 
 import visionattn
+
+# `_base_ = ["mmseg::pspnet/..."]` asks for a distribution; OneDL's has another name than mmengine knows.
+MODULE2PACKAGE["mmseg"] = "onedl-mmsegmentation"
 
 
 def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> Config:
