@@ -114,10 +114,13 @@ def test_weights_start_a_run(run: tuple[Path, Path], tmp_path: Path, capsys: pyt
 
 
 MISTAKES = {
-    "unknown type": ("model.backbone.type=ResNot", "ResNot is not in the mmseg::model registry; check the name"),
+    "unknown type": ("model.backbone.type=ResNot", "ResNot is not in the mmseg::model registry; nearest: ResNet, "),
     "unknown scope": ("model.backbone.type=nothing.Net", "nothing.Net is not in the mmseg::model registry"),
-    "unknown keyword": ("model.backbone.widht=3", "got an unexpected keyword argument 'widht' (--debug shows where)"),
-    "refused value": ("model.backbone.depth=19", "invalid depth 19 for resnet (--debug shows where)"),
+    "unknown keyword": (
+        "model.backbone.widht=3",
+        "widht (--cfg-options): mmseg's ResNet takes no 'widht'",
+    ),
+    "refused value": ("model.backbone.depth=19", "bands.py:8): invalid depth 19 for resnet"),
     "unknown optimiser": ("optim_wrapper.optimizer.type=Sdg", "Sdg is not in the mmseg::optimizer registry"),
     "class count": ("model.decode_head.num_classes=9", "set --cfg-options model.decode_head.num_classes=3"),
     "missing data": ("data_root=/nowhere", "ImageMaskFolder found no /nowhere/images"),
@@ -249,7 +252,7 @@ def test_help_imports_no_torch(argv: list[str]) -> None:
         "heavy = {'torch', 'numpy', 'mmengine', 'cv2', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "commands = {name.rpartition('.')[2] for name in sys.modules if name.startswith('visionattn.cli.')}\n"
-        f"assert commands <= {{'main', 'options', {argv[0]!r}}}, commands"
+        f"assert commands <= {{'main', 'options', {argv[0].replace('-', '_')!r}}}, commands"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -280,3 +283,71 @@ def test_tools_call_the_command(name: str, tmp_path: Path) -> None:
     done = subprocess.run([*tool, "--help"], capture_output=True, text=True, timeout=60, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"usage: visionattn {name}" in done.stdout
+
+
+def test_a_training_can_be_tried_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_segmentation(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["train", str(config), "--dry-run", "--amp", "--seed", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "optimiser    AdamW by AmpOptimWrapper" in lines
+    assert [line.split()[0] for line in lines if line.startswith("  ") and "lr" not in line] == [
+        "backbone",
+        "decode_head",
+    ]
+    assert lines[-1].startswith("peak memory")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "--dry-run looks at one process" in _answer(
+        ["train", str(config), "--dry-run", "--launcher", "pytorch"], capsys
+    )
+
+
+def test_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_segmentation(tmp_path)
+    short = ["train_cfg.max_iters=2", "val_dataloader=None", "val_cfg=None", "val_evaluator=None"]
+    try:
+        assert main(["train", str(config), "--amp", "--seed", "7", "--deterministic", "--cfg-options", *short]) == 0
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    (dumped,) = Path("work_dirs/bands").glob("bands.py")
+    text = dumped.read_text()
+    assert "visionattn.AmpOptimWrapper" in text
+    assert "seed=7" in text.replace(" ", "")
+    other = ["--cfg-options", "optim_wrapper.type=ApexOptimWrapper"]
+    assert "--amp takes OptimWrapper's place, but the config has" in _answer(
+        ["train", str(config), "--amp", *other], capsys
+    )
+
+
+def test_a_learning_rate_is_suggested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_segmentation(tmp_path)
+    argv = ["lr-find", str(config), "--out", "sweep", "--steps", "12", "--lowest", "1e-4", "--highest", "0.1"]
+    main(argv)
+    lines = capsys.readouterr().out.splitlines()
+    assert "sweep/lr_find.json" in lines
+    assert cv2.imread("sweep/lr_find.png") is not None
+    assert lines[-1].startswith(("suggestion: --cfg-options optim_wrapper.optimizer.lr=", "the loss did not fall"))
+    assert not Path("work_dirs").exists()
+
+
+def test_configs_are_shown_checked_compared_and_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(write_segmentation(tmp_path))
+    assert main(["config", "show", config, "--cfg-options", "model.backbone.depth=34"]) == 0
+    assert "depth=34" in capsys.readouterr().out
+    assert main(["config", "check", config]) == 0
+    assert "every type and keyword is known" in capsys.readouterr().out
+    assert main(["config", "check", config, "--cfg-options", "model.backbone.widht=3"]) == 1
+    assert capsys.readouterr().out.startswith("problem: model.backbone.widht (--cfg-options): mmseg's ResNet takes no")
+    assert main(["config", "diff", config, config]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["config", "diff", config, "quickstart/segmentation"]) == 1
+    assert "- model.backbone.depth = 18" in capsys.readouterr().out.splitlines()
+    assert main(["config", "explain", config, "train_cfg.max_iters"]) == 0
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        "train_cfg.max_iters",
+        "  value    30",
+        "  type     int",
+        "  set      bands.py:21",
+    ]
+    assert "nearest: train_cfg.max_iters" in _answer(["config", "explain", config, "train_cfg.max_iter"], capsys)

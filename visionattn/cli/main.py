@@ -18,9 +18,11 @@ from visionattn.version import __version__
 
 COMMANDS = {
     "train": "train a model from a config",
+    "lr-find": "sweep the learning rate and suggest one",
     "test": "evaluate a checkpoint",
     "predict": "run a checkpoint on images",
     "data": "make data sets",
+    "config": "show, check, compare and explain configs",
     "attention": "list the attention mechanisms",
     "doctor": "show versions and devices, name what does not fit together",
 }
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if argv[:1] == [name]:
-            module = import_module(f"visionattn.cli.{name}")
+            module = import_module(f"visionattn.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
     args = parser.parse_args(argv)
     debug = args.debug or os.environ.get("VISIONATTN_DEBUG") == "1"

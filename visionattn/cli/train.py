@@ -46,9 +46,12 @@ def run(args: Namespace) -> int:
     from visionattn.engine.launch import join_processes, leave_processes
     from visionattn.engine.preflight import check_config
     from visionattn.engine.runner import Runner
+    from visionattn.engine.watch import in_company
 
+    if args.dry_run and args.launcher != "none":
+        raise ValueError("--dry-run looks at one process: leave --launcher out")
     config = config_from(args)
-    with quick_collections(), named_in(config, parse_options(args.cfg_options)):
+    with in_company(), quick_collections(), named_in(config, parse_options(args.cfg_options)):
         join_processes(args.launcher, **config.get("env_cfg", {}).get("dist_cfg", {}))
         _take_over(args, config)
         if is_main_process():
@@ -61,9 +64,9 @@ def run(args: Namespace) -> int:
             return 0
         runner = Runner.from_cfg(config)
         runner.train()
-    if is_main_process():
-        show_results(runner)
-    leave_processes()
+        if is_main_process():
+            show_results(runner)
+        leave_processes()
     return 0
 
 
@@ -76,8 +79,6 @@ def _take_over(args: Namespace, config: Config) -> None:
     config.launcher = args.launcher
     if args.resume is not None and args.load_from is not None:
         raise ValueError("--resume takes up a run and --load-from begins one: give one of them")
-    if args.dry_run and args.launcher != "none":
-        raise ValueError("--dry-run looks at one process: leave --launcher out")
     if args.resume == "auto":
         config.load_from = latest_checkpoint(config.work_dir)
         config.resume = config.load_from is not None

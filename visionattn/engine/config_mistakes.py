@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 
+from visionattn.engine.config_kinds import Key, dicts_below
 from visionattn.engine.config_origin import Origin, Place, find_origin, trace_config
 from visionattn.engine.registered import keywords, root_registry, type_label, unknown_keyword, unknown_type
 
@@ -21,8 +22,6 @@ _NOT_IN_MMCV = re.compile(r"Cannot find (\S+) in registry under scope name")
 _KEYWORD = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _REQUIRED = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)")
 _PACKAGES = {"TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb", "MLflowVisBackend": "mlflow"}
-
-Key = tuple[str, ...]
 
 
 class ConfigMistake(ValueError):
@@ -85,7 +84,7 @@ class Entries:
     def __init__(self, config: Config, options: Mapping[str, Any] | None = None) -> None:
         self.scope: str = config.get("default_scope", "mmengine")
         self.file = Path(config.filename) if config.filename else None
-        self._dicts = list(_dicts(config._cfg_dict.to_dict(), ()))
+        self._dicts = list(dicts_below(config._cfg_dict.to_dict(), ()))
         self._top = trace_config(self.file, options) if self.file else Origin(())
 
     def types(self) -> Iterator[tuple[Key, str]]:
@@ -110,7 +109,7 @@ class Entries:
         return next(((*key, "type") for key, kind in self.types() if kind in quoted), None)
 
     def unknown_type(self, name: str, registry: Registry) -> str:
-        sentence = unknown_type(name, registry, self.scope, self.file.parent if self.file else None)
+        sentence = self.sentence(name, registry)
         keys = [
             (*key, entry_name)
             for key, entry in self._dicts
@@ -118,6 +117,9 @@ class Entries:
             if value == name and (entry_name.endswith("type") or entry_name == "constructor")
         ]
         return f"{self.label(keys[0])}: {sentence}" if keys else sentence
+
+    def sentence(self, name: str, registry: Registry) -> str:
+        return unknown_type(name, registry, self.scope, self.file.parent if self.file else None)
 
     def place(self, key: Key) -> Place | None:
         places = find_origin(self._top, key).places
@@ -152,16 +154,6 @@ def _mmcv_layer(trace: TracebackType | None) -> str:
         name = str(trace.tb_frame.f_locals.get("layer_type", name))
         trace = trace.tb_next
     return name
-
-
-def _dicts(value: Any, key: Key) -> Iterator[tuple[Key, Mapping[str, Any]]]:
-    if isinstance(value, Mapping):
-        yield key, value
-        for name, entry in value.items():
-            yield from _dicts(entry, (*key, str(name)))
-    elif isinstance(value, list | tuple):
-        for index, entry in enumerate(value):
-            yield from _dicts(entry, (*key, str(index)))
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -38,6 +38,14 @@ def root_registry(name: str) -> Registry | None:
     return ATTENTION if name == ATTENTION.name else _ROOTS.get(name)
 
 
+def is_registered_anywhere(name: str, scope: str) -> bool:
+    """Whether any registry that has been imported has the name: in a config the key does not always tell which."""
+    given, _, bare = name.rpartition(".")
+    scopes = (given,) if given else (scope, "mmengine")
+    parts = [part for root in (*_ROOTS.values(), ATTENTION) for part in (root, *root._children.values())]
+    return any(bare in part._module_dict and part.scope in scopes for part in parts)
+
+
 def find_type(name: str, registry: Registry, scope: str) -> Callable[..., Any] | None:
     """What a config whose default scope is `scope` builds by this name; None if nothing is registered so."""
     if registry is ATTENTION:
@@ -73,12 +81,14 @@ def unknown_type(name: str, registry: Registry, scope: str, near: Path | None = 
     Args:
         near: a folder where the user's own modules may lie, besides the current one.
     """
-    close = nearest(name, type_names(registry, scope))
+    known = type_names(registry, scope)
+    close = nearest(name, known)
     where = registry.name if registry is ATTENTION else f"{scope}::{registry.name}"
     text = f"{name} is not in the {where} registry"
     if close:
         text += f"; nearest: {', '.join(close)}"
-    return f"{text}; {_import_hint(name, registry, near)}"
+    elsewhere = [other for other in known if other.rpartition(".")[2] == name]
+    return f"{text}; write {elsewhere[0]}" if elsewhere else f"{text}; {_import_hint(name, registry, near)}"
 
 
 def keywords(kind: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
