@@ -154,6 +154,40 @@ def test_masks_are_read_as_numbers_whatever_the_file_is(tmp_path):
         np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png"), numbers.astype(np.int64) * factor)
 
 
+@pytest.mark.parametrize("mode", ["L", "1", "P", "I;16"])
+def test_mask_is_what_pillow_reads_whatever_was_done_to_the_file(tmp_path, mode):
+    """OpenCV decodes some of the files: it must give the same numbers, and refuse no less."""
+    rng = np.random.default_rng(4)
+    numbers = rng.integers(0, 2, (40, 30)).astype(np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(numbers.astype(bool) if mode == "1" else numbers)
+    if mode == "P":
+        image.putpalette([9, 8, 7, 200, 100, 50])
+    image.save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    np.testing.assert_array_equal(read_mask(tmp_path / "whole.png"), numbers)
+    outcomes = set()
+    for _ in range(120):
+        damaged = bytearray(whole)
+        damaged[rng.integers(8, len(whole))] ^= rng.integers(1, 256)
+        path = tmp_path / "damaged.png"
+        path.write_bytes(bytes(damaged) if rng.random() < 0.7 else whole[: rng.integers(1, len(whole))])
+        try:
+            with Image.open(path) as file:
+                expected = np.asarray(file)
+        except (OSError, SyntaxError, ValueError):
+            expected = None
+        try:
+            found = read_mask(path)
+        except ValueError:
+            found = None
+        outcomes.add(found is None)
+        if expected is None:
+            assert found is None
+        elif found is not None:
+            np.testing.assert_array_equal(found, expected)
+    assert outcomes == {False, True}
+
+
 def test_what_is_no_mask_is_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "colour.png"), np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(ValueError, match=r"colour\.png has mode RGB; a mask is one channel"):

@@ -22,6 +22,7 @@ from visionattn.data.images import image_size, read_image
 IGNORE = 255
 """The label that loss and metric leave out."""
 
+_PNG, _GREY_8_BIT, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x08\x00", b"IEND\xaeB`\x82"
 _VALUES = 1 << 16
 _REFUSED = 254  # "no label" among 8-bit labels, unless there are 255 classes: then the slower way decides
 
@@ -47,6 +48,12 @@ def read_mask(path: str | Path) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no mask {path}")
+    file = Path(path).read_bytes()
+    # The usual mask, which OpenCV decodes faster; where it fails, Pillow has the say and the words.
+    if file[24:26] == _GREY_8_BIT and file.startswith(_PNG) and file.endswith(_PNG_END):
+        decoded = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+        if decoded is not None and decoded.ndim == 2:
+            return decoded
     try:
         # Not OpenCV: it turns palette files into colours and stretches 1-bit files to 0 and 255.
         with Image.open(path) as image:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
+import numpy as np
 from mmcv.transforms import BaseTransform
 
 from visionattn.data.augmentation import build_augmentation
@@ -87,10 +89,18 @@ class Albumentations(BaseTransform):
                 + (f" and labels of shape {list(changed['mask'].shape)}" if "mask" in changed else "")
                 + "; expected [H, W, 3] and [H, W] (mmseg.PackSegInputs makes the tensors)"
             )
-        results["img"], results["img_shape"] = changed["image"], shape[:2]
+        results["img"], results["img_shape"] = _by_planes(changed["image"]), shape[:2]
         if "mask" in changed:
             results["gt_seg_map"] = changed["mask"]
         return results
 
     def __repr__(self) -> str:
         return f"Albumentations({[type(transform).__name__ for transform in self.compose.transforms]})"
+
+
+def _by_planes(image: np.ndarray) -> np.ndarray:
+    """The image, [H, W, 3], whose planes lie one behind the other: mmseg.PackSegInputs needs them so, and OpenCV takes
+    them apart several times faster than torch."""
+    planes = np.empty((3, *image.shape[:2]), image.dtype)
+    cv2.split(image, list(planes))
+    return planes.transpose(1, 2, 0)
