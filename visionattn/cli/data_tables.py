@@ -76,6 +76,7 @@ def _splits(report: ConfigReport) -> Table:
 def _labels(histograms: dict[str, Histogram]) -> Table:
     """A row for each class, in percent of what is of a class, two columns a split: the share and how much that is."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     units = {histogram.unit for histogram in histograms.values()}
@@ -86,7 +87,7 @@ def _labels(histograms: dict[str, Histogram]) -> Table:
         table.add_column("/".join(sorted(units)), justify="right", no_wrap=True, style="dim")
     names = list(dict.fromkeys(name for histogram in histograms.values() for name in histogram.names))
     for name in names:
-        table.add_row(name, *(cell for histogram in histograms.values() for cell in _cells(histogram, name)))
+        table.add_row(escape(name), *(cell for histogram in histograms.values() for cell in _cells(histogram, name)))
     if any(histogram.ignored for histogram in histograms.values()):
         table.add_section()
         ignored = ((h.ignored, sum(h.counts) + h.ignored) for h in histograms.values())

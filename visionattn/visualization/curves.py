@@ -39,6 +39,11 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str, y_label: str, *,
     points = [point for segments in drawn for segment in segments for point in segment]
     if not points:
         raise ValueError(f"{title}: no line has a point that can be drawn")
+    unit = 0 if logarithmic else _unit(max(abs(y) for _, y in points))
+    if unit:  # 0.0005 is harder to read than 0.5, and wider
+        drawn = [[[(x, y * 10**unit) for x, y in segment] for segment in segments] for segments in drawn]
+        points = [point for segments in drawn for segment in segments for point in segment]
+        y_label += f", 1e-{unit}"
     x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), 5)
     y_low, y_high = min(y for _, y in points), max(y for _, y in points)
     y_ticks = _powers(y_low, y_high) if logarithmic else _ticks(y_low, y_high, 5)
@@ -88,6 +93,11 @@ def _ticks(low: float, high: float, about: int) -> list[float]:
     return [round(index * step, 12 - math.floor(math.log10(step))) for index in range(first, last + 1)]
 
 
+def _unit(largest: float) -> int:
+    """The power of ten by which values are multiplied to be written short; 0 where they are short."""
+    return -math.floor(math.log10(largest) + 1e-9) if 0 < largest < 0.01 else 0
+
+
 def _powers(low: float, high: float) -> list[float]:
     """Logarithms of powers of ten around the two."""
     first, last = math.floor(low + 1e-9), math.ceil(high - 1e-9)
@@ -131,15 +141,13 @@ def _grid(
             element("line", x1=x, x2=x, y1=base, y2=base + 4, style="stroke:var(--muted)")
             + element("text", written, x=x, y=base + 17, text_anchor="end" if x > _WIDTH - 30 else "middle")
         )
-    return element("g", Html("".join(parts)), style="fill:var(--muted);font-size:12px")
+    return element("g", Html("".join(parts)), style="fill:var(--muted);font-size:13px")
 
 
 def _written(ticks: Sequence[float], logarithmic: bool) -> list[str]:
     if logarithmic:
         return [f"1e{round(tick)}" for tick in ticks]
     largest = max(abs(tick) for tick in ticks)
-    if 0 < largest < 1e-3:
-        return ["0" if tick == 0 else f"{tick:.3g}" for tick in ticks]
     if largest >= 10_000:
         return [f"{tick / 1000:g}k" if tick else "0" for tick in ticks]
     decimals = max(len(f"{tick:.10g}".partition(".")[2]) for tick in ticks)
@@ -150,7 +158,7 @@ def _labels(x_label: str, y_label: str) -> Html:
     middle = (_HEIGHT - _BOTTOM + _TOP) / 2
     below = element("text", x_label, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 5, text_anchor="middle")
     beside = element("text", y_label, transform=f"translate(11 {middle}) rotate(-90)", text_anchor="middle")
-    return element("g", joined((below, beside)), style="fill:var(--muted);font-size:12px")
+    return element("g", joined((below, beside)), style="fill:var(--muted);font-size:13px")
 
 
 def _curve(
