@@ -18,6 +18,8 @@ Pixels = NDArray[np.uint8]
 # Nothing is fetched and nothing executes, whatever a file name or a class name contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
+_EXACT = 128 * 128  # pixels
+
 
 class Html(str):
     """Text that is HTML already; any other text is escaped where it enters."""
@@ -104,15 +106,17 @@ def picture(image: Pixels, alternative: str, *, width: int = 480, quality: int =
     Args:
         image: [H, W, 3], RGB; a wider one than `width` is reduced to it.
         alternative: what it shows, in words.
-        quality: of the JPEG.
+        quality: of the JPEG; a small picture, which JPEG would visibly damage, is exact.
     """
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     if image.shape[1] > width:
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    done, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    small = image.shape[0] * image.shape[1] <= _EXACT
+    kind, options = ("png", []) if small else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+    done, content = cv2.imencode(f".{kind}", np.ascontiguousarray(image[..., ::-1]), options)
     if not done:
         raise ValueError(f"cannot encode a picture of shape {list(image.shape)}; expected [H, W, 3]")
-    return embedded(content.tobytes(), "image/jpeg", alternative, image.shape[1], image.shape[0])
+    return embedded(content.tobytes(), f"image/{kind}", alternative, image.shape[1], image.shape[0])
 
 
 def embedded(content: bytes, media_type: str, alternative: str, width: int, height: int) -> Html:
