@@ -14,6 +14,7 @@ from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from visionattn.engine.checkpoint import latest_checkpoint
 from visionattn.registry import HOOKS
@@ -40,29 +41,31 @@ class NonFiniteHook(Hook):
             raise ValueError(f"limit={limit}: the number of steps that may be left out in a row cannot be negative")
         self.limit = limit
         self.in_a_row = 0
-        self._spoilt = False  # the step that is being accumulated
-        self._found: str | None = None
+        self._guarded: list[OptimWrapper] = []
+        self._spoilt: set[int] = set()  # wrappers whose step, as far as it is accumulated, holds what is not finite
+        self._found: str | None = None  # in this iteration
+        self._left_out: bool | None = None  # this iteration's step; None if it had none
+        self._where = ""
         self._gradients: dict[str, Any] = {}
         self._buffers: list[tuple[Tensor, Tensor]] = []
-        self._guarded: list[OptimWrapper] = []
 
     def before_train(self, runner: Any) -> None:
         state = runner.message_hub.runtime_info.get(_STATE, {})
-        self.in_a_row, self._spoilt = state.get("in_a_row", 0), state.get("spoilt", False)
+        self.in_a_row, self._spoilt = state.get("in_a_row", 0), set(state.get("spoilt", ()))
         wrapper = runner.optim_wrapper
-        wrappers = list(wrapper.optim_wrappers.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-        for one in wrappers:
+        wrappers = wrapper.optim_wrappers.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        for number, one in enumerate(wrappers):
             if one not in self._guarded:
                 self._guarded.append(one)
-                one.backward = partial(self._backward, one, one.backward)
+                one.backward = partial(self._backward, number, one.backward)
                 counted = hasattr(one.step, "_with_counter")
-                one.step = partial(self._step, runner, one, one.step)
+                one.step = partial(self._step, runner, number, one.step)
                 if counted:  # by the parameter schedulers, which look for their mark
                     one.step._with_counter = True
         self._buffers = [(buffer, buffer.clone()) for buffer in runner.model.buffers()]
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        self._found = None
+        self._found = self._left_out = None
         with torch.no_grad():
             for buffer, kept in self._buffers:
                 kept.copy_(buffer)
@@ -70,52 +73,57 @@ class NonFiniteHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
     ) -> None:
-        if self._found is None:
-            if self.in_a_row and not self._spoilt:
-                self.in_a_row = 0
-                self._remember(runner)
-            return
-        self.in_a_row += 1
-        self._remember(runner)
-        images = image_names(data_batch)
-        report = self._report(runner, data_batch, outputs or {}, images)
-        where = f"iteration {runner.iter + 1}: the {self._found} is not finite"
-        shown = f" ({', '.join(images[:4])}{', ...' if len(images) > 4 else ''})" if images else ""
+        if self._left_out is not None:
+            self.in_a_row = self.in_a_row + 1 if self._left_out else 0
+        if self._found is not None:
+            images = image_names(data_batch)
+            report = self._report(runner, data_batch, outputs or {}, images)
+            shown = f" ({', '.join(images[:4])}{', ...' if len(images) > 4 else ''})" if images else ""
+            self._where = f"iteration {runner.iter + 1}: the {self._found} is not finite{shown}; see {report}"
+            runner.logger.warning(
+                f"{self._where}; its step is left out ({self.in_a_row} in a row, {self.limit} may be)"
+            )
+        if self._found is not None or self._left_out is not None:
+            info = {"in_a_row": self.in_a_row, "spoilt": sorted(self._spoilt)}
+            runner.message_hub.update_info(_STATE, info)
         if self.in_a_row > self.limit:
             good = latest_checkpoint(runner.work_dir)
             raise ValueError(
-                f"{where}{shown}, the {self.in_a_row}. in a row: stopped, no such step was taken; {report} has the "
-                "images and statistics; lower the learning rate or take out what is wrong with the data, then "
+                f"{self._where}; stopped, as the step was the {self.in_a_row}. in a row to be left out: lower the "
+                "learning rate, or take out what is wrong with the data, then "
                 + (f"resume from {good}" if good else "begin again: there is no checkpoint yet")
             )
-        runner.logger.warning(f"{where}{shown}: step left out, {self.in_a_row} in a row of {self.limit}; see {report}")
 
-    def _backward(self, wrapper: OptimWrapper, backward: Callable[..., None], loss: Tensor, **kwargs: Any) -> None:
+    def _backward(self, number: int, backward: Callable[..., None], loss: Tensor, **kwargs: Any) -> None:
         if _everywhere(torch.isfinite(loss.detach()).all()):
             backward(loss, **kwargs)
             return
-        self._found, self._spoilt = "loss", True
-        wrapper._inner_count += 1
+        self._found = "loss"
+        self._spoilt.add(number)
+        self._guarded[number]._inner_count += 1
         with torch.no_grad():
             for buffer, kept in self._buffers:
                 buffer.copy_(kept)
 
-    def _step(self, runner: Any, wrapper: OptimWrapper, step: Callable[..., None], **kwargs: Any) -> None:
-        if self._spoilt:  # the wrapper drops the gradients next
-            self._spoilt = False
+    def _step(self, runner: Any, number: int, step: Callable[..., None], **kwargs: Any) -> None:
+        wrapper = self._guarded[number]
+        self._left_out = True
+        if number in self._spoilt:  # the wrapper drops the gradients next
+            self._spoilt.remove(number)
             return
         scaler = getattr(wrapper, "loss_scaler", None)
         if scaler is None or not scaler.is_enabled():
             gradients = [p.grad for group in wrapper.param_groups for p in group["params"] if p.grad is not None]
-            if not _everywhere(torch.isfinite(nn.utils.get_total_norm(gradients))):
+            norm = nn.utils.get_total_norm(gradients)
+            if isinstance(norm, DTensor):
+                norm = norm.full_tensor()
+            if not _everywhere(torch.isfinite(norm)):
                 self._found = "gradient"
                 named = runner.model.named_parameters()
                 self._gradients = {name: statistics(p.grad) for name, p in named if p.grad is not None}
                 return
+        self._left_out = False
         step(**kwargs)
-
-    def _remember(self, runner: Any) -> None:
-        runner.message_hub.update_info(_STATE, {"in_a_row": self.in_a_row, "spoilt": self._spoilt})
 
     def _report(self, runner: Any, batch: Any, outputs: Mapping[str, Any], images: Sequence[str]) -> Path:
         rank = get_rank()
@@ -127,7 +135,7 @@ class NonFiniteHook(Hook):
             "epoch": runner.epoch,
             "what": self._found,
             "images": list(images),
-            "losses": {name: _number(float(value)) for name, value in outputs.items()},
+            "losses": {name: _number(torch.as_tensor(value).detach().item()) for name, value in outputs.items()},
             "inputs": {name: statistics(tensor) for name, tensor in _tensors(batch, "batch")},
             "gradients": self._gradients,
             "parameters": {name: statistics(p) for name, p in model.named_parameters()},

@@ -21,7 +21,7 @@ _STOPPING = ("best_score", "wait_count")
 
 
 def run_state(runner: Any) -> dict[str, Any]:
-    """The state of the generators, of every process; of the data, the loop, early stopping; gradients not yet applied.
+    """The states of generators and buffers of every process; of data, loop, early stopping; gradients not yet applied.
 
     Every process must call it.
     """
@@ -30,6 +30,7 @@ def run_state(runner: Any) -> dict[str, Any]:
     return {
         "generators": [{name: states[rank].cpu() for name, states in generators.items()} for rank in range(_size())],
         "gradients": _gradients(runner.model) if is_accumulating(runner.optim_wrapper) else None,
+        "buffers": _buffers(runner.model),
         "data": [seeds(loader) for loader in _loaders(runner)],
         "loop": {"validation_due": getattr(loop, "validation_due", False), "stop_training": loop.stop_training},
         "early_stopping": [{name: getattr(hook, name) for name in _STOPPING} for hook in _stopping_hooks(runner)],
@@ -45,6 +46,8 @@ def restore_run_state(runner: Any, state: Mapping[str, Any]) -> None:
     for hook, found in zip(_stopping_hooks(runner), state["early_stopping"], strict=False):
         for name in _STOPPING:
             setattr(hook, name, found[name])
+    if len(state["buffers"]) == _size():
+        _plain(runner.model).load_state_dict(state["buffers"][get_rank()], strict=False)
     if state["gradients"] is not None:
         if len(state["gradients"]) != _size():
             print_log(
@@ -120,6 +123,18 @@ def _gradients(model: nn.Module) -> list[dict[str, Tensor]]:
         for rank, part in enumerate(all_gather(gradient)):
             if theirs[rank][index]:
                 found[rank][name] = part.cpu().clone()
+    return found
+
+
+def _buffers(model: nn.Module) -> list[dict[str, Tensor]]:
+    """Of every process the buffers that differ from the first one's: running statistics that nothing averages."""
+    found: list[dict[str, Tensor]] = [{} for _ in range(_size())]
+    if _size() > 1:
+        for name, buffer in _plain(model).named_buffers():
+            first, *others = all_gather(buffer)
+            for rank, other in enumerate(others, 1):
+                if not torch.equal(first, other):
+                    found[rank][name] = other.cpu()
     return found
 
 
