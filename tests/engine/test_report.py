@@ -158,6 +158,15 @@ def test_a_training_that_is_stopped_has_a_report_too(error: Any, tmp_path: Path)
     assert "stopped after 4 of 8 iterations" in (tmp_path / "report.html").read_text()
 
 
+def test_a_training_that_never_began_has_none(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, load_from=str(tmp_path / "nothing.pth"))
+    with pytest.raises(FileNotFoundError):
+        Runner.from_cfg(config).train()
+    assert not (tmp_path / "report.html").exists()
+    (log,) = tmp_path.glob("*/*.log")
+    assert "no report" not in log.read_text()
+
+
 def test_a_report_that_cannot_be_written_fails_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -48,7 +48,7 @@ class ReportHook(Hook):
 
     def when_training_ends(self, runner: Any) -> None:
         """Called by the Runner however its training ends."""
-        if not is_main_process():
+        if not is_main_process() or not _facts_file(runner).is_file():  # it ended before it began
             return
         try:
             facts = json.loads(_facts_file(runner).read_text(encoding="utf-8"))
