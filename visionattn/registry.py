@@ -52,6 +52,7 @@ METRICS = _child(roots.METRICS, "visionattn.segmentation")
 HOOKS = _child(roots.HOOKS, "visionattn.engine", "visionattn.segmentation")
 RUNNERS = _child(roots.RUNNERS, "visionattn.engine")
 OPTIM_WRAPPERS = _child(roots.OPTIM_WRAPPERS, "visionattn.engine")
+OPTIM_WRAPPER_CONSTRUCTORS = _child(roots.OPTIM_WRAPPER_CONSTRUCTORS, "visionattn.engine")
 LOOPS = _child(roots.LOOPS, "visionattn.engine")
 LOG_PROCESSORS = _child(roots.LOG_PROCESSORS, "visionattn.engine")
 
@@ -62,7 +63,6 @@ for _root in (
     roots.FUNCTIONS,
     roots.INFERENCERS,
     roots.MODEL_WRAPPERS,
-    roots.OPTIM_WRAPPER_CONSTRUCTORS,
     roots.OPTIMIZERS,
     roots.PARAM_SCHEDULERS,
     roots.TASK_UTILS,
