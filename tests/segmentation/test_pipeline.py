@@ -99,6 +99,15 @@ def test_colour_changes_the_image_alone():
     assert (results["img"] != sample()["img"]).any()
 
 
+def test_colours_stay_in_their_order():
+    image = np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8)
+    results = Albumentations([{"type": "HorizontalFlip", "p": 1.0}])({"img": image})
+    np.testing.assert_array_equal(results["img"], image[:, ::-1])
+    packed = Compose([{"type": "mmseg.PackSegInputs"}])(results)["inputs"]
+    np.testing.assert_array_equal(packed, image[:, ::-1].transpose(2, 0, 1))
+    assert packed.is_contiguous()
+
+
 def test_image_without_labels():
     results = Albumentations([{"type": "Resize", "height": 20, "width": 30}])({"img": sample()["img"]})
     assert results["img"].shape == (20, 30, 3)
