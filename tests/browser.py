@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -119,9 +120,10 @@ class Browser:
     def _receive(self, seconds: float = 60.0) -> dict[str, Any]:
         end = time.monotonic() + seconds
         while b"\0" not in self._unread:
-            part = os.read(self._answers, 1 << 16)
-            if not part or time.monotonic() > end:
-                raise RuntimeError("the browser does not answer")
+            ready, _, _ = select.select([self._answers], [], [], max(0.0, end - time.monotonic()))
+            part = os.read(self._answers, 1 << 16) if ready else b""
+            if not part:
+                raise RuntimeError(f"the browser has not answered for {seconds:g} seconds, or has ended")
             self._unread += part
         message, _, self._unread = self._unread.partition(b"\0")
         return json.loads(message)

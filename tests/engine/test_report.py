@@ -91,6 +91,15 @@ def test_the_page_has_every_number(tmp_path: Path) -> None:
     assert re.findall(r"<b>([\d.]+)\.jpg</b> · mIoU", text) == ["0", "1", "21", "20"]
 
 
+def test_the_images_scores_are_summed_up(tmp_path: Path) -> None:
+    write_log(tmp_path, "a", train(10))
+    write_evaluation(tmp_path, ["sky", "road"], np.eye(2, dtype=np.int64))
+    images = [{"image": f"{i}.jpg", "mIoU": float(i)} for i in range(101)] + [{"image": "ignored.jpg", "mIoU": None}]
+    (tmp_path / "evaluation" / "images.json").write_text(json.dumps(images))
+    text = write_report(tmp_path).read_text()
+    assert "Of 101 images, one in ten has an mIoU below 10.0, half are above 50.0." in text
+
+
 def test_many_classes_are_a_picture(tmp_path: Path) -> None:
     write_log(tmp_path, "a", train(10))
     write_evaluation(tmp_path, [f"class {i}" for i in range(30)], np.eye(30, dtype=np.int64) * 5)

@@ -132,7 +132,21 @@ def example_sections(record: RunRecord) -> list[Html]:
     number = min(record.number, (len(record.examples) + 1) // 2)
     worst = record.examples[:number]
     best = record.examples[number:][-record.number :][::-1]
-    return [section(title, _cards(some)) for title, some in (("Worst images", worst), ("Best images", best)) if some]
+    parts = [("Worst images", worst, _spread(record)), ("Best images", best, Html())]
+    return [section(title, note, _cards(some)) for title, some, note in parts if some]
+
+
+def _spread(record: RunRecord) -> Html:
+    """How the images' own scores are spread, in a sentence."""
+    scores = [image["mIoU"] for image in record.images if image.get("mIoU") is not None]
+    if len(scores) < 10:
+        return Html()
+    low, middle = np.percentile(scores, (10, 50))
+    return element(
+        "p",
+        f"Of {len(scores):,} images, one in ten has an mIoU below {low:.1f}, half are above {middle:.1f}.",
+        class_="note",
+    )
 
 
 def _cards(examples: Sequence[dict[str, Any]]) -> Html:
