@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 _ORIENTATION = 0x0112
+_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -16,12 +18,12 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image that OpenCV decodes.
+        ValueError: not an image that OpenCV decodes, or a JPEG that ends too early.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image {path}")
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if image is None:
+    if image is None or _is_cut_off(path):
         raise ValueError(f"{path} cannot be decoded as an image; replace the file or take it out of the list")
     return image
 
@@ -43,3 +45,19 @@ def image_size(path: str | Path) -> tuple[int, int]:
             return (image.width, image.height) if turned else (image.height, image.width)
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path} is not an image; replace the file or take it out of the list") from error
+
+
+def _is_cut_off(path: str | Path) -> bool:
+    """Whether the file is a JPEG without its end: OpenCV makes up the rest of it, in grey."""
+    with open(path, "rb") as file:
+        if file.read(2) != _JPEG:
+            return False
+        file.seek(-2, os.SEEK_END)
+        if file.read() == _JPEG_END:
+            return False
+    try:  # cameras may put something behind the end: Pillow has the say
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError):
+        return True
+    return False

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +39,7 @@ def save_durably(content: Any, path: str | Path) -> None:
         listed.setdefault(path.name, []).append(digest)
         _write_manifest(path.parent, listed)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise
     _put_in_place(temporary, path)
     if len(listed[path.name]) > 1:
@@ -127,7 +128,7 @@ def _write(temporary: Path, path: Path, write: Callable[[IO[bytes]], object]) ->
             file.flush()
             os.fsync(file.fileno())
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         cause = _system_error(error)
         if cause is None:
             raise
@@ -143,8 +144,13 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise _named(error, path) from error
+
+
+def _discard(temporary: Path) -> None:
+    with suppress(OSError):  # a disk that refuses to write may refuse to delete
+        temporary.unlink(missing_ok=True)
 
 
 def _system_error(error: BaseException | None) -> OSError | None:

@@ -1,0 +1,152 @@
+"""What goes wrong under a run is named in one line, and the last good checkpoint stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS
+from random_run import RandomData, random_config
+from tiny_segmentation import write_segmentation
+from torch.utils.data import get_worker_info
+
+from visionattn.cli.errors import as_answer
+from visionattn.engine.checkpoint import latest_checkpoint
+from visionattn.engine.config import load_config
+from visionattn.engine.runner import Runner
+from visionattn.weights.durable import verify
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, style_config: (text, True))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk is mounted by root only")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@DATASETS.register_module()
+class DeadlyData(RandomData):
+    """Its worker is killed at the fortieth sample, as by a system that is out of memory."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        assert self.record is not None
+        if get_worker_info() is not None and Path(self.record).read_text().count("\n") > 40:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+class At(Hook):
+    """Calls a function before an iteration."""
+
+    def __init__(self, iteration: int, function: Any) -> None:
+        self.iteration, self.function = iteration, function
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if batch_idx + 1 == self.iteration:
+            self.function()
+
+
+def _answer(config: Config, *hooks: Hook) -> str:
+    """The one line that the command would print."""
+    runner = Runner.from_cfg(config)
+    for hook in hooks:
+        runner.register_hook(hook)
+    with pytest.raises((OSError, ValueError)) as caught:
+        runner.train()
+    answer = as_answer(caught.value)
+    assert answer is not None, caught.value
+    assert "\n" not in answer
+    return answer
+
+
+def test_a_worker_that_is_killed(tmp_path: Path) -> None:
+    config = random_config(tmp_path / "run", workers=2, record=tmp_path / "read")
+    config.train_dataloader.dataset.type = "DeadlyData"
+    (tmp_path / "read").touch()
+    answer = _answer(config)
+    good = latest_checkpoint(tmp_path / "run")
+    assert good is not None
+    assert answer.startswith("a loader worker (pid")
+    assert answer.endswith(
+        "was killed, most often because the memory ran out: lower num_workers or batch_size, "
+        f"then go on from {good} by --resume auto"
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cut", [0, 30, 60])
+def test_an_image_that_is_cut_off(cut: int, workers: int, tmp_path: Path) -> None:
+    config = load_config(write_segmentation(tmp_path))
+    config.work_dir = str(tmp_path / "run")
+    config.train_dataloader.num_workers = workers
+    config.default_hooks.checkpoint.interval = 1
+    image = tmp_path / "data" / "images" / "3.png"
+
+    def cut_off() -> None:
+        image.write_bytes(image.read_bytes()[:cut])
+
+    answer = _answer(config, At(4, cut_off))
+    assert answer == f"{image} cannot be decoded as an image; replace the file or take it out of the list"
+    good = latest_checkpoint(tmp_path / "run")
+    assert good is not None
+    assert int(Path(good).stem.removeprefix("iter_")) >= 4
+
+
+def test_a_disk_that_becomes_full(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fill() -> None:
+        with open(small_disk / "filler", "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+
+    answer = _answer(random_config(small_disk / "run"), At(7, fill))
+    assert answer.startswith("No space left on device")
+    assert str(small_disk / "run") in answer
+    good = latest_checkpoint(small_disk / "run")
+    assert good == str(small_disk / "run" / "iter_6.pth")
+    assert verify(good)
+    assert "Traceback" not in capsys.readouterr().err
+    (small_disk / "filler").unlink()
+    config = random_config(small_disk / "run", resume=True)
+    config.default_hooks.checkpoint.max_keep_ckpts = 2
+    Runner.from_cfg(config).train()
+
+
+def test_a_disk_that_becomes_read_only(small_disk: Path, tmp_path: Path) -> None:
+    def protect() -> None:
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+
+    config = random_config(tmp_path / "run")
+    config.default_hooks.checkpoint.out_dir = str(small_disk)
+    answer = _answer(config, At(7, protect))
+    assert answer.startswith("Read-only file system; not written, what was there before is as it was: ")
+    good = latest_checkpoint(tmp_path / "run")
+    assert good == str(small_disk / "run" / "iter_6.pth")
+    assert verify(good)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # the superuser may write to any folder
+    with pytest.raises(OSError) as caught:
+        Runner.from_cfg(random_config(tmp_path / "file" / "run"))
+    assert as_answer(caught.value) == f"Not a directory: {tmp_path / 'file' / 'run'}"
