@@ -13,6 +13,7 @@ from mmengine.registry import OPTIMIZERS, DefaultScope
 from visionattn.data.findings import check_files
 from visionattn.engine.config import import_scope
 from visionattn.engine.data_check import build_to_look_at, head_class_findings, leaf_datasets
+from visionattn.engine.plugin_check import check_plugins
 from visionattn.engine.terminal import make_terminal_quiet
 from visionattn.weights.loading import find_state_dict, read_checkpoint
 
@@ -32,6 +33,7 @@ def check_config(config: Config, parts: Sequence[str]) -> None:
     import_scope(config)
     if config.get("load_from"):
         check_checkpoint(config.load_from)
+    check_plugins(config.get("model"))
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmengine")):
         _check_optimizer(config)
         for part in parts:
