@@ -78,7 +78,8 @@ def test_augmentation_is_seen_counted_and_repeated_by_its_seed(config: Config) -
     assert abs(sum(shown for shown, _ in counted.values()) - 100) < 0.02
     config.train_dataloader.dataset.pipeline.insert(2, FLIP)
     assert browse(config, "train", 5, seed=3) == browse(config, "train", 5, seed=3)
-    assert browse(config, "train", 5, seed=3) != browse(config, "train", 5, seed=4)
+    one, other = (pictures(browse(config, "train", 5, seed=seed)) for seed in (3, 4))
+    assert not all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_a_wrapped_data_set_is_shown_too(config: Config) -> None:
