@@ -38,6 +38,7 @@ def test_points_are_where_the_axes_say() -> None:
     ticks = [(pixel, float(label)) for pixel, label in axis(chart, vertical=True)]
     slope, offset = np.polyfit([pixel for pixel, _ in ticks], [value for _, value in ticks], 1)
     np.testing.assert_allclose([slope * pixel + offset for _, pixel in places], y, atol=0.02)
+    assert slope < 0  # more is higher
     ticks = [(pixel, float(label)) for pixel, label in axis(chart, vertical=False)]
     slope, offset = np.polyfit([pixel for pixel, _ in ticks], [value for _, value in ticks], 1)
     np.testing.assert_allclose([slope * pixel + offset for pixel, _ in places], x, atol=0.5)
