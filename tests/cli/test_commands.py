@@ -351,3 +351,16 @@ def test_configs_are_shown_checked_compared_and_explained(tmp_path: Path, capsys
         "  set      bands.py:21",
     ]
     assert "nearest: train_cfg.max_iters" in _answer(["config", "explain", config, "train_cfg.max_iter"], capsys)
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_testing_and_predicting_answer_with_the_line_too(
+    command: str, run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, work_dir = run
+    argv = [command, str(config), str(work_dir / "iter_30.pth")]
+    argv += [str(config.parent / "data" / "images"), "--out", "o"] if command == "predict" else []
+    answer = _answer([*argv, "--cfg-options", "model.backbone.type=ResNot"], capsys)
+    assert answer.startswith(
+        "model.backbone.type (--cfg-options): ResNot is not in the mmseg::model registry; nearest: "
+    )

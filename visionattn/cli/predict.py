@@ -19,11 +19,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from visionattn.engine.config import load_config, parse_options
+    from visionattn.engine.config_mistakes import named_in
     from visionattn.engine.inference import Predictor, expand_inputs
     from visionattn.segmentation.pictures import write_panel
 
     files = [Path(str(file)) for file in expand_inputs(args.images)]
-    predictor = Predictor(load_config(args.config, parse_options(args.cfg_options)), args.checkpoint, args.device)
+    options = parse_options(args.cfg_options)
+    config = load_config(args.config, options)
+    with named_in(config, options):
+        predictor = Predictor(config, args.checkpoint, args.device)
     taken: set[Path] = set()
     for file in files:
         path = _free(Path(args.out) / f"{file.stem}.png", taken)

@@ -20,6 +20,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from visionattn.cli.options import config_from, quick_collections, show_results
+    from visionattn.engine.config import parse_options
+    from visionattn.engine.config_mistakes import named_in
     from visionattn.engine.preflight import check_config
     from visionattn.engine.runner import Runner
 
@@ -34,7 +36,7 @@ def run(args: Namespace) -> int:
             *(config.get("custom_hooks") or ()),
             {"type": "visionattn.TestPicturesHook", "out": args.out},
         ]
-    with quick_collections():
+    with quick_collections(), named_in(config, parse_options(args.cfg_options)):
         check_config(config, parts=("test",))
         runner = Runner.from_cfg(config)
         runner.test()
