@@ -54,6 +54,7 @@ RUNNERS = _child(roots.RUNNERS, "visionattn.engine")
 OPTIM_WRAPPERS = _child(roots.OPTIM_WRAPPERS, "visionattn.engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(roots.OPTIM_WRAPPER_CONSTRUCTORS, "visionattn.engine")
 LOOPS = _child(roots.LOOPS, "visionattn.engine")
+MODEL_WRAPPERS = _child(roots.MODEL_WRAPPERS, "visionattn.engine")
 LOG_PROCESSORS = _child(roots.LOG_PROCESSORS, "visionattn.engine")
 
 # Nothing of ours yet, but a Runner in our scope asks these roots for a child, and warns where there is none.
@@ -62,7 +63,6 @@ for _root in (
     roots.EVALUATOR,
     roots.FUNCTIONS,
     roots.INFERENCERS,
-    roots.MODEL_WRAPPERS,
     roots.OPTIMIZERS,
     roots.PARAM_SCHEDULERS,
     roots.TASK_UTILS,

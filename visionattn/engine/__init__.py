@@ -3,6 +3,7 @@
 from visionattn.engine.amp import AmpOptimWrapper
 from visionattn.engine.checkpoint import CheckpointHook
 from visionattn.engine.compile import CompileHook
+from visionattn.engine.fsdp import FullyShardedModel
 from visionattn.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from visionattn.engine.non_finite import NonFiniteHook
@@ -17,6 +18,7 @@ __all__ = [
     "CheckpointHook",
     "CompileHook",
     "EpochBasedTrainLoop",
+    "FullyShardedModel",
     "IterBasedTrainLoop",
     "LayerDecayOptimWrapperConstructor",
     "LogProcessor",

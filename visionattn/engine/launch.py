@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from visionattn.engine.watch import SILENCE, begin_watch, end_watch
+
 LAUNCHERS = ("none", "pytorch", "slurm")
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -22,13 +24,14 @@ _PORT = "29500"
 _WRAPPER = "MMDistributedDataParallel"
 
 
-def join_processes(launcher: str, backend: str = "nccl", timeout: float = 600) -> None:
+def join_processes(launcher: str, backend: str = "nccl", timeout: float = 600, silence: float = SILENCE) -> None:
     """Makes this process one of its run's; nothing with the launcher "none", or where it is one already.
 
     Args:
         launcher: of `LAUNCHERS`.
         backend: of torch.distributed; "nccl" stands for gloo where there is no GPU.
         timeout: seconds after which a process that waits for the others gives up.
+        silence: seconds after which one that is not heard of counts as gone, and the others end.
     Raises:
         ValueError: an unknown launcher, one that did not start this process, or more processes than GPUs.
     """
@@ -50,11 +53,15 @@ def join_processes(launcher: str, backend: str = "nccl", timeout: float = 600) -
     elif backend == "nccl":
         backend = "gloo"
     distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    if distributed.get_world_size() > 1:
+        begin_watch(silence)
 
 
 def leave_processes() -> None:
     """Ends what `join_processes` began; at the end of a run that went well, as it waits for the others."""
     if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        end_watch()
         distributed.destroy_process_group()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from visionattn.engine.checkpoint import latest_checkpoint
+from visionattn.engine.fsdp import local
 from visionattn.registry import HOOKS
 
 _STATE = "non_finite"
@@ -147,8 +148,11 @@ class NonFiniteHook(Hook):
 
 
 def statistics(tensor: Tensor) -> dict[str, Any]:
-    """Shape, type, and over the finite elements minimum, maximum, mean; how many are nan and inf."""
-    values = tensor.detach()
+    """Shape, type, and over the finite elements minimum, maximum, mean; how many are nan and inf.
+
+    Of a tensor that is spread over the processes, this one's part.
+    """
+    values = local(tensor.detach())
     found: dict[str, Any] = {"shape": list(values.shape), "dtype": str(values.dtype).removeprefix("torch.")}
     finite = values[torch.isfinite(values)].double() if values.is_floating_point() else values.double().flatten()
     if finite.numel():

@@ -13,8 +13,10 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
+from visionattn.engine.fsdp import like
 from visionattn.engine.sampler import seeds, set_seeds
 
 _STOPPING = ("best_score", "wait_count")
@@ -59,7 +61,7 @@ def restore_run_state(runner: Any, state: Mapping[str, Any]) -> None:
         for name, parameter in _plain(runner.model).named_parameters():
             gradient = state["gradients"][get_rank()].get(name)
             if gradient is not None:
-                parameter.grad = gradient.to(parameter.device, copy=True)
+                parameter.grad = like(gradient.to(parameter.device, copy=True), parameter)
 
 
 def generators_of_this_process(state: Mapping[str, Any]) -> dict[str, Tensor] | None:
@@ -120,6 +122,8 @@ def _gradients(model: nn.Module) -> list[dict[str, Tensor]]:
         if not anywhere[index]:
             continue
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        if isinstance(gradient, DTensor):  # already the sum over the processes
+            gradient = gradient.full_tensor()
         for rank, part in enumerate(all_gather(gradient)):
             if theirs[rank][index]:
                 found[rank][name] = part.cpu().clone()

@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader
 
 from visionattn.engine.checkpoint import RESUMABLE, CheckpointHook, latest_checkpoint
 from visionattn.engine.config import import_scope
-from visionattn.engine.launch import join_processes, wrapper_config
+from visionattn.engine.fsdp import FullyShardedModel, like_model, like_optimizer, whole
+from visionattn.engine.launch import join_processes
 from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from visionattn.engine.plain import plain, plain_items, plain_message_hub, plain_scheduler, restore_message_hub
 from visionattn.engine.reading import make_mmengine_read_safely
@@ -38,6 +39,8 @@ from visionattn.engine.run_state import generators_of_this_process, restore_run_
 from visionattn.engine.sampler import make_repeatable
 from visionattn.engine.signals import StopOnSignalHook
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook, make_terminal_quiet
+from visionattn.engine.watch import in_company
+from visionattn.engine.wrapping import wrap
 from visionattn.registry import RUNNERS
 from visionattn.weights.durable import save_durably
 from visionattn.weights.loading import find_state_dict, load_state_dict
@@ -74,7 +77,8 @@ class Runner(MMEngineRunner):
             OSError: the disk is full or read-only.
         """
         try:
-            return super().train()
+            with in_company():
+                return super().train()
         except (OSError, RuntimeError) as error:
             self._name_failure(error)
             raise
@@ -132,7 +136,7 @@ class Runner(MMEngineRunner):
         restore_message_hub(self.message_hub, checkpoint["message_hub"])
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
-            self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+            self.optim_wrapper.load_state_dict(like_optimizer(checkpoint["optimizer"], self.optim_wrapper))
         if resume_param_scheduler and self.param_schedulers is not None and "param_schedulers" in checkpoint:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
             self._resume_schedulers(self.param_schedulers, checkpoint["param_schedulers"])
@@ -177,7 +181,8 @@ class Runner(MMEngineRunner):
         checkpoint = {**checkpoint, "state_dict": find_state_dict(checkpoint)}
         try:
             self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-            report = load_state_dict(self._plain_model(), checkpoint["state_dict"], strict=strict)
+            model = self._plain_model()
+            report = load_state_dict(model, like_model(checkpoint["state_dict"], model), strict=strict)
         except ValueError as error:
             message = str(error).replace("strict=False loads", "load_strict=False in the config loads")
             raise ValueError(f"{filename}: {message}") from error
@@ -233,15 +238,17 @@ class Runner(MMEngineRunner):
         if file_client_args is not None:
             raise ValueError("file_client_args is deprecated by mmengine; use backend_args")
         state = run_state(self) if save_optimizer else None
+        weights = whole(self._plain_model().state_dict())
+        optimizer = whole(self.optim_wrapper.state_dict()) if save_optimizer else None
         if not is_main_process():
             return
         checkpoint: dict[str, Any] = {
             "meta": self._meta(dict(meta or {}), by_epoch),
-            "state_dict": self._plain_model().state_dict(),
+            "state_dict": weights,
             "message_hub": plain_message_hub(self.message_hub),
         }
         if save_optimizer:
-            checkpoint["optimizer"] = self.optim_wrapper.state_dict()
+            checkpoint["optimizer"] = optimizer
             checkpoint["run_state"] = state
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint["param_schedulers"] = _scheduler_states(self.param_schedulers)
@@ -282,9 +289,15 @@ class Runner(MMEngineRunner):
             self._timestamp = f"{self._timestamp}_{_begun[self._timestamp]}"
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: Any) -> Any:
-        if self.distributed and not is_model_wrapper(model):
-            model_wrapper_cfg = wrapper_config(model_wrapper_cfg, self.cfg.get("find_unused_parameters", False))
-        return super().wrap_model(model_wrapper_cfg, model)
+        if not self.distributed or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        return wrap(
+            model, model_wrapper_cfg, self.cfg.get("sync_bn"), bool(self.cfg.get("find_unused_parameters", False))
+        )
+
+    def _init_model_weights(self) -> None:
+        if not isinstance(self.model, FullyShardedModel):  # that one initialises before it shards
+            super()._init_model_weights()
 
     @staticmethod
     def build_dataloader(

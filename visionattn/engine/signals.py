@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +15,13 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import EMAHook, Hook
 
 from visionattn.engine.checkpoint import CheckpointHook
+from visionattn.engine.launch import leave_processes
 from visionattn.registry import HOOKS
 
 STOPPED = 143
 """Exit code of a run that saved because it was asked to stop: 128 + SIGTERM."""
 
+_PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -80,6 +84,7 @@ class StopOnSignalHook(Hook):
         else:
             path = hook.save_now(runner, iterations)
             runner.logger.info(f"stopped by {name} after iteration {iterations}: saved {path}; --resume auto goes on")
+        leave_processes()  # together: torchrun ends the others when the first is gone, and one of them may be saving
         raise SystemExit(STOPPED)
 
 
@@ -91,6 +96,8 @@ def outlive_signals(initialise: Callable[[int], None] | None, worker: int) -> No
     if initialise is not None:
         initialise(worker)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if sys.platform == "linux":  # dies with its process: it holds that one's connections, and other ranks would wait
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
