@@ -125,38 +125,42 @@ def write_archive(path: Path, pickled: bytes) -> None:
         archive.writestr("archive/version", "3\n")
 
 
-def watch(define_read: str, paths: Sequence[Path], good: Path, cwd: Path) -> dict[Path, tuple[str, list[str]]]:
-    """What a reader makes of each file, and the suspicious things that Python saw meanwhile, in a process of its own.
+Seen = dict[Path, tuple[str, list[str], list[str]]]
+
+
+def watch(readers: Sequence[str], paths: Sequence[Path], good: Path, canary: Path) -> list[Seen]:
+    """What each reader makes of each file, and the suspicious things that Python saw meanwhile, in one process.
 
     Args:
-        define_read: source that defines read(path).
+        readers: sources that define read(path), one after the other.
         paths: the files to read.
         good: a file that reads well; read first, so that everything lazily imported is there.
+        canary: the folder that the files write to.
     Returns:
-        By file: "loaded" or the error, and the audit events.
+        Of each reader, by file: "loaded" or the error; the audit events; the names of files made in `canary`.
     """
-    script = _WATCHED.format(define_read=define_read, good=str(good), paths=[str(path) for path in paths])
-    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True, timeout=300)
+    files = [str(path) for path in paths]
+    script = _WATCHED.format(readers=list(readers), good=str(good), paths=files, canary=str(canary))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line.removeprefix("WATCHED ") for line in done.stdout.splitlines() if line.startswith("WATCHED ")]
-    assert len(lines) == len(paths)
-    return {Path(path): (outcome, events) for path, outcome, events in map(json.loads, lines)}
+    assert len(lines) == len(paths) * len(readers)
+    seen: list[Seen] = [{} for _ in readers]
+    for number, path, outcome, events, made in map(json.loads, lines):
+        seen[number][Path(path)] = (outcome, events, made)
+    return seen
 
 
 _WATCHED = """
-import json, sys, warnings
+import json, os, sys, warnings
 warnings.simplefilter("ignore")
-{define_read}
 
-def outcome(path):
+def outcome(read, path):
     try:
         read(path)
     except BaseException as error:
         return f"{{type(error).__name__}}: {{error}}"
     return "loaded"
-
-for path in ({good!r}, *{paths!r}[:1]) if WARM_UP else ():
-    outcome(path)
 
 SUSPICIOUS = {{"os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen", "compile"}}
 events = []
@@ -165,12 +169,20 @@ def hook(event, args):
     if event in SUSPICIOUS or (event == "open" and isinstance(args[1], str) and args[1][:1] in "wax"):
         events.append(event)
 
+readers = []
+for source in {readers!r}:
+    names = {{}}
+    exec(source, names)
+    readers.append(names["read"])
+    outcome(readers[-1], {good!r})
+outcome(readers[0], {paths!r}[0])  # the first refusal imports what refusals need
 sys.addaudithook(hook)
-for path in {paths!r}:
-    events.clear()
-    result = outcome(path)
-    seen = list(events)
-    print("WATCHED", json.dumps([path, result, seen]), flush=True)
+for number, read in enumerate(readers):
+    for path in {paths!r}:
+        events.clear()
+        result = outcome(read, path)
+        seen = list(events)
+        print("WATCHED", json.dumps([number, path, result, seen, os.listdir({canary!r})]), flush=True)
 """
 
 

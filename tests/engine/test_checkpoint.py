@@ -17,7 +17,7 @@ from mmengine.registry import HOOKS
 from random_run import ITERATIONS, differences, random_config, without_times
 
 from visionattn.engine import checkpoint as module
-from visionattn.engine.checkpoint import CheckpointHook, latest_checkpoint
+from visionattn.engine.checkpoint import CheckpointHook, good_checkpoint, latest_checkpoint
 from visionattn.engine.runner import Runner
 from visionattn.weights.durable import MANIFEST, read_manifest, verify
 from visionattn.weights.loading import read_checkpoint
@@ -125,7 +125,18 @@ def test_damaged_checkpoints_are_passed_over_and_named(tmp_path: Path, capsys: p
     assert verify(tmp_path / "iter_24.pth")
     for path in tmp_path.glob("iter_*.pth"):
         _flip(path)
-    assert latest_checkpoint(tmp_path) is None  # the best by a metric holds weights only
+    with pytest.raises(ValueError, match=r"no checkpoint in .* to begin anew, move them away: .*iter_24\.pth is"):
+        latest_checkpoint(tmp_path)  # the best by a metric holds weights only
+    assert good_checkpoint(tmp_path) is None
+
+
+def test_the_newest_is_the_one_written_last_whatever_the_times_say(tmp_path: Path) -> None:
+    _train(_config(tmp_path))
+    for number, path in enumerate(sorted(tmp_path.glob("iter_*.pth"))):
+        os.utime(path, (number, -number))
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "iter_24.pth")
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_20.pth"))  # killed before it was recorded
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "iter_24.pth")
 
 
 def test_a_folder_without_a_manifest_is_read(tmp_path: Path) -> None:
@@ -133,7 +144,8 @@ def test_a_folder_without_a_manifest_is_read(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).unlink()
     assert latest_checkpoint(tmp_path) == str(tmp_path / "iter_24.pth")
     torch.save({"a": torch.ones(1)}, tmp_path / "iter_24.pth")
-    assert latest_checkpoint(tmp_path) is None
+    with pytest.raises(ValueError, match=r"iter_24\.pth holds weights only"):
+        latest_checkpoint(tmp_path)
 
 
 def test_checkpoints_elsewhere_are_found(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import mmengine.runner
 import pytest
 import torch
-from hostile_files import write_hostile_files
+from hostile_files import watch, write_hostile_files, write_refused_files
 from mmengine.runner import CheckpointLoader, checkpoint
 from tiny_run import TinyModel, tiny_config
+from tiny_segmentation import write_segmentation
 
 from visionattn.engine import reading
 from visionattn.engine.runner import Runner
@@ -91,16 +92,50 @@ WAYS = [
 def test_no_way_executes_a_hostile_file(
     way: Callable[[Path, Path], None], name: str, hostile: dict[str, Path], canary: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=rf"^\S*{name}\.pth holds \S+, and reading it would run code") as refused:
+    with pytest.raises(ValueError, match=rf"\S*{name}\.pth holds \S+, and reading it would run code") as refused:
         way(hostile[name], tmp_path / "run")
     assert "\n" not in str(refused.value)
 
 
-def test_every_kind_of_hostile_file_is_refused_by_mmengines_loader(hostile: dict[str, Path], canary: Path) -> None:
+_RUNNER = """
+import sys
+sys.path.insert(0, {tests!r})
+from visionattn.engine.runner import Runner
+from tiny_run import tiny_config
+runner = Runner.from_cfg(tiny_config({work_dir!r}))
+runner.train_loop, runner.optim_wrapper
+"""
+
+_PREDICTOR = """
+from visionattn.engine.config import load_config
+from visionattn.engine.inference import Predictor
+config = load_config({config!r})
+def read(path):
+    Predictor(config, path)
+"""
+
+
+def test_every_kind_of_hostile_file_is_refused_unexecuted_however_it_is_given(tmp_path: Path) -> None:
+    """As load_from, as what is resumed, and to a Predictor; Python itself says what happens meanwhile."""
+    canary = tmp_path / "canary"
+    hostile = write_hostile_files(tmp_path / "hostile", canary)
+    refused = write_refused_files(tmp_path / "refused")
     assert len(hostile) >= 20
-    for path in hostile.values():
-        with pytest.raises(ValueError, match=path.name):
-            CheckpointLoader.load_checkpoint(str(path))
+    torch.save({"state_dict": TinyModel().state_dict()}, tmp_path / "good.pth")
+    runner = _RUNNER.format(tests=str(TESTS), work_dir=str(tmp_path / "run"))
+    readers = [
+        f"{runner}\nread = runner.load_checkpoint",
+        f"{runner}\nread = runner.resume",
+        _PREDICTOR.format(config=str(write_segmentation(tmp_path / "bands"))),
+        "from mmengine.runner import CheckpointLoader\nread = CheckpointLoader.load_checkpoint",
+    ]
+    for seen in watch(readers, [*hostile, *refused], tmp_path / "good.pth", canary):
+        assert len(seen) == len(hostile) + len(refused)
+        for path, (outcome, events, made) in seen.items():
+            assert outcome.startswith(f"ValueError: {path}"), f"{path}: {outcome}"
+            assert "\n" not in outcome
+            assert events == [], path
+            assert made == [], path
 
 
 _MMENGINE = """
@@ -117,6 +152,7 @@ for path, resume in {files!r}:
 """
 
 
+@pytest.mark.slow
 def test_mmengine_itself_executes_them(tmp_path: Path) -> None:
     """If this fails, mmengine has become safe: see whether `reading` must still replace it."""
     hostile = {path.stem: path for path in write_hostile_files(tmp_path / "files", tmp_path / "canary")}

@@ -21,37 +21,52 @@ _RECORD = "last_checkpoint"
 
 
 def latest_checkpoint(work_dir: str | Path) -> str | None:
-    """The newest checkpoint in `work_dir` that a run can be resumed from and is undamaged; None if there is none.
+    """The newest undamaged checkpoint in `work_dir` that a run can be resumed from; None if there is none at all.
 
     Damaged ones are passed over and named in the log. The one recorded as the last is looked for where it was written
     and, should the folder have been moved, in `work_dir`.
+
+    Raises:
+        ValueError: there are checkpoints, and none of them is good.
     """
-    for path in _candidates(Path(work_dir)):
+    good, reasons = _newest_good(Path(work_dir))
+    for reason in reasons:
+        print_log(f"passed over: {reason}", logger="current", level=logging.WARNING)
+    if good is None and reasons:
+        raise ValueError(
+            f"no checkpoint in {work_dir} can be resumed from; to begin anew, move them away: {reasons[0]}"
+        )
+    return good
+
+
+def good_checkpoint(work_dir: str | Path) -> str | None:
+    """What `latest_checkpoint` finds, for messages about something else: None also where no checkpoint is good."""
+    return _newest_good(Path(work_dir))[0]
+
+
+def _newest_good(work_dir: Path) -> tuple[str | None, list[str]]:
+    """The path, and what is wrong with newer ones."""
+    reasons: list[str] = []
+    for path in _candidates(work_dir):
         try:
             if verify(path) or all(key in read_checkpoint(path) for key in RESUMABLE):
-                return str(path)
-            print_log(f"{path} holds weights only: passed over", logger="current", level=logging.WARNING)
+                return str(path), reasons
+            reasons.append(f"{path} holds weights only")
         except (ValueError, OSError) as error:
-            print_log(f"passed over: {error}", logger="current", level=logging.WARNING)
-    return None
+            reasons.append(str(error))
+    return None, reasons
 
 
 def _candidates(work_dir: Path) -> list[Path]:
-    """The recorded checkpoint and those that runs have written beside it, newest first."""
+    """The checkpoints that runs have written, the newest first; not by the files' times, which a copy loses."""
     record = work_dir / _RECORD
     text = record.read_text().strip() if record.is_file() else ""
-    recorded = Path(text) if text else None
-    folders = {work_dir} if recorded is None else {work_dir, recorded.parent}
-    found = {folder / name for folder in folders for name in _named(folder)}
-    if recorded is not None:
-        found |= {recorded, work_dir / recorded.name}
-    files = {path.resolve(): path for path in found if path.is_file()}
-    return sorted(files.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-
-
-def _named(folder: Path) -> list[str]:
-    # The best by a metric are saved without the optimiser.
-    return [name for name in read_manifest(folder) if not name.startswith("best_")]
+    recorded = [Path(text), work_dir / Path(text).name] if text else []
+    found = [path for path in recorded if path.name not in read_manifest(path.parent)]
+    for folder in dict.fromkeys([*(path.parent for path in recorded), work_dir]):
+        # The best by a metric are saved without the optimiser.
+        found += [folder / name for name in reversed(read_manifest(folder)) if not name.startswith("best_")]
+    return list({path.resolve(): path for path in found if path.is_file()}.values())
 
 
 @HOOKS.register_module()

@@ -16,7 +16,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from visionattn.engine.checkpoint import latest_checkpoint
+from visionattn.engine.checkpoint import good_checkpoint
 from visionattn.engine.fsdp import local
 from visionattn.registry import HOOKS
 
@@ -88,7 +88,7 @@ class NonFiniteHook(Hook):
             info = {"in_a_row": self.in_a_row, "spoilt": sorted(self._spoilt)}
             runner.message_hub.update_info(_STATE, info)
         if self.in_a_row > self.limit:
-            good = latest_checkpoint(runner.work_dir)
+            good = good_checkpoint(runner.work_dir)
             raise ValueError(
                 f"{self._where}; stopped, as the step was the {self.in_a_row}. in a row to be left out: lower the "
                 "learning rate, or take out what is wrong with the data, then "

@@ -27,7 +27,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import checkpoint as checkpoints
 from torch.utils.data import DataLoader
 
-from visionattn.engine.checkpoint import RESUMABLE, CheckpointHook, latest_checkpoint
+from visionattn.engine.checkpoint import RESUMABLE, CheckpointHook, good_checkpoint, latest_checkpoint
 from visionattn.engine.config import import_scope
 from visionattn.engine.fsdp import FullyShardedModel, like_model, like_optimizer, whole
 from visionattn.engine.launch import join_processes
@@ -94,7 +94,7 @@ class Runner(MMEngineRunner):
         disk = isinstance(error, OSError) and error.filename is None and error.errno in _DISK
         if dead is None and not disk:
             return
-        good = latest_checkpoint(self.work_dir)
+        good = good_checkpoint(self.work_dir)
         way_out = f"then go on from {good} by --resume auto" if good else "then begin again: there is no checkpoint yet"
         if dead is None:
             assert isinstance(error, OSError)

@@ -36,7 +36,7 @@ def save_durably(content: Any, path: str | Path) -> None:
     try:
         digest = sha256(temporary)
         listed = read_manifest(path.parent)
-        listed.setdefault(path.name, []).append(digest)
+        listed[path.name] = [*listed.pop(path.name, []), digest]
         _write_manifest(path.parent, listed)
     except BaseException:
         _discard(temporary)
