@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.dist import barrier
 from mmengine.hooks import Hook
 
 from visionattn.data.images import read_image
@@ -64,6 +65,7 @@ class PictureHook(Hook):
         if self.extremes:
             out = Path(runner.work_dir) / "evaluation" / "examples"
             self._extremes.write(out, metainfo, self.ignore_index, runner.rank, runner.world_size)
+            barrier()  # the report that the first process may write next has every process's
 
     def _choose(self, dataset: Any) -> None:
         self._extremes = Extremes(self.extremes)
