@@ -51,9 +51,11 @@ def quick_collections() -> Iterator[None]:
 
 
 def show_results(runner: Runner) -> None:
-    """Prints where a finished run's checkpoints and pictures are."""
+    """Prints where a finished run's report, checkpoints and pictures are."""
     work_dir = Path(runner.work_dir)
     shown = work_dir.relative_to(Path.cwd()) if work_dir.is_relative_to(Path.cwd()) else work_dir
+    if (work_dir / "report.html").is_file():
+        print(f"report       {shown / 'report.html'}")
     checkpoints = sorted(work_dir.glob("*.pth"), key=lambda path: path.stat().st_mtime)
     if checkpoints:
         print(f"checkpoints  {shown}: {', '.join(path.name for path in checkpoints)}")
