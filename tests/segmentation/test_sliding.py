@@ -53,6 +53,31 @@ def test_equals_mmsegs(size, stride, batch):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("test_cfg", [{"mode": "whole"}, {"mode": "slide", "crop_size": (48, 64), "stride": (32, 40)}])
+def test_a_cascade_equals_mmsegs(test_cfg):
+    head = {**HEAD, "type": "mmseg.OCRHead", "ocr_channels": 4}
+    head.pop("num_convs"), head.pop("concat_input")
+    images = torch.randn(2, 3, 61, 97)
+    ours, theirs = (cascade(f"{scope}.CascadeEncoderDecoder", head, test_cfg) for scope in ("visionattn", "mmseg"))
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(logits(ours, images), logits(theirs, images))
+
+
+def cascade(kind, head, test_cfg):
+    return MODELS.build(
+        {
+            "type": kind,
+            "num_stages": 2,
+            "backbone": {
+                "type": "visionattn.TimmBackbone", "model_name": "resnet18", "out_indices": (1,),
+                "timm_options": {"channels": (8, 8, 8, 8), "stem_width": 8},
+            },
+            "decode_head": [HEAD, head],
+            "test_cfg": ConfigDict(test_cfg),
+        }
+    ).eval()  # fmt: skip
+
+
 def naive(images, predict, size, stride, edge_weight):
     """Each pixel's weighted mean over the windows that see it, one window at a time."""
     batch, _, height, width = images.shape
