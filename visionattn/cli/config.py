@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 
@@ -25,7 +26,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    return {"show": _show, "check": _check, "diff": _diff, "explain": _explain}[args.action](args)
+    action = {"show": _show, "check": _check, "diff": _diff, "explain": _explain}[args.action]
+    try:
+        code = action(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough; python would complain of the rest once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
 
 
 def _show(args: Namespace) -> int:
