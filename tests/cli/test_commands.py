@@ -364,3 +364,20 @@ def test_testing_and_predicting_answer_with_the_line_too(
     assert answer.startswith(
         "model.backbone.type (--cfg-options): ResNot is not in the mmseg::model registry; nearest: "
     )
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
+    config = write_segmentation(tmp_path)
+    with config.open("a") as file:
+        file.write('long = "x" * 200_000\n')  # more than a pipe holds
+    code = "import sys; from visionattn.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    argv = [sys.executable, "-c", code, "config", "show", str(config)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(timeout=120) == 0
+    assert "error" not in errors.lower()
