@@ -164,7 +164,43 @@ def test_a_training_that_is_stopped_has_a_report_too(error: Any, tmp_path: Path)
     runner.model.train_step = train_step
     with pytest.raises((KeyboardInterrupt, SystemExit, ValueError)):
         runner.train()
-    assert "stopped after 4 of 8 iterations" in (tmp_path / "report.html").read_text()
+    assert "stopped after 5 of 8 iterations" in (tmp_path / "report.html").read_text()
+
+
+def test_the_last_step_counts_though_no_log_has_it(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    config.default_hooks.logger.interval = 3
+    Runner.from_cfg(config).train()
+    assert read_run(tmp_path).train[-1]["step"] == 6
+    text = write_report(tmp_path).read_text()
+    assert "<dd>8</dd>" in text
+    assert "6 of 8" not in text
+
+
+def test_the_duration_is_that_of_all_runs_since_it_was_begun_anew(tmp_path: Path) -> None:
+    def note(name: str, **facts: Any) -> None:
+        log = write_log(tmp_path, name, train(10))
+        (log.parent / "run.json").write_text(json.dumps({"iterations": 30, **facts}))
+
+    note("a", begun=1000, ended=9000, begun_at=0)
+    note("b", begun=10000, ended=10060, begun_at=0)
+    note("c", begun=20000, ended=20065, begun_at=10)
+    assert "<dd>2 min 05 s</dd>" in write_report(tmp_path).read_text()
+    assert read_run(tmp_path).facts["begun"] == 10000
+    note("d", begun=30000, begun_at=20)  # killed
+    assert "<dd>over 2 min 05 s</dd>" in write_report(tmp_path).read_text()
+
+
+def test_a_training_that_is_taken_up_counts_on(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    config.train_cfg.max_iters = 4
+    Runner.from_cfg(config).train()
+    config = tiny_config(tmp_path)
+    config.resume, config.load_from = True, str(tmp_path / "iter_4.pth")
+    config.experiment_name = "later"
+    Runner.from_cfg(config).train()
+    begun = [json.loads(path.read_text())["begun_at"] for path in tmp_path.glob("*/run.json")]
+    assert 4 in begun  # two runs within a second share a folder
 
 
 def test_a_training_that_never_began_has_none(tmp_path: Path) -> None:

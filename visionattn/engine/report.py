@@ -42,6 +42,7 @@ class ReportHook(Hook):
             "device": _device(runner),
             "parameters": sum(p.numel() for p in runner.model.parameters()),
             "begun": time.time(),
+            "begun_at": runner.iter,
             "environment": environment(),
         }
         self._note(runner, facts)
@@ -52,7 +53,8 @@ class ReportHook(Hook):
             return
         try:
             facts = json.loads(_facts_file(runner).read_text(encoding="utf-8"))
-            self._note(runner, {**facts, "ended": time.time(), "finished": runner.iter >= runner.max_iters})
+            done = {"done": runner.iter, "finished": runner.iter >= runner.max_iters}
+            self._note(runner, {**facts, "ended": time.time(), **done})
             write_report(runner.work_dir)
         except Exception as error:  # the training is worth more than its report
             runner.logger.warning(f"no report was written: {type(error).__name__}: {error}")
@@ -105,13 +107,19 @@ def _subtitle(record: RunRecord) -> str:
 
 
 def _state(record: RunRecord) -> str:
-    done = int(record.train[-1]["step"]) if record.train else 0
-    planned = record.facts.get("iterations")
+    done, planned = _iterations(record), record.facts.get("iterations")
     if record.facts.get("finished"):
         return "finished"
     if "ended" in record.facts:
         return f"stopped after {done:,} of {planned:,} iterations"
     return f"not ended: {done:,} of {planned:,} iterations are logged" if planned else f"{done:,} iterations logged"
+
+
+def _iterations(record: RunRecord) -> int:
+    """Those done: as the run counted them when it ended, else those of the logs, which have not every step."""
+    logged = [int(line["step"]) for lines in (record.train, record.evaluations) for line in lines[-1:]]
+    counted = record.facts.get("iterations") if record.facts.get("finished") else 0
+    return int(record.facts.get("done") or max([counted or 0, *logged]))
 
 
 def _headline(record: RunRecord) -> list[tuple[str, str]]:
@@ -123,16 +131,14 @@ def _headline(record: RunRecord) -> list[tuple[str, str]]:
             best = max(record.evaluations, key=lambda line: _finite(metrics_of(line).get(main)))
             numbers.append((f"{main}, best (at {best['step']:,})", _number(best[main], main)))
     if record.train:
-        planned = record.facts.get("iterations")
-        done = f"{int(record.train[-1]['step']):,}"
-        numbers.append(
-            ("iterations", done if planned in (None, record.train[-1]["step"]) else f"{done} of {planned:,}")
-        )
+        done, planned = _iterations(record), record.facts.get("iterations")
+        numbers.append(("iterations", f"{done:,}" if planned in (None, done) else f"{done:,} of {planned:,}"))
         if "loss" in record.train[-1]:
             numbers.append(("loss, last", f"{record.train[-1]['loss']:.4g}"))
     facts = record.facts
-    if facts.get("ended") and facts.get("begun") and facts.get("runs") == 1:
-        numbers.append(("duration", _duration(facts["ended"] - facts["begun"])))
+    if facts.get("seconds"):
+        unknown = "over " if facts.get("unended") else ""
+        numbers.append(("duration", unknown + _duration(facts["seconds"])))
     if facts.get("parameters"):
         numbers.append(("parameters", f"{facts['parameters'] / 1e6:.2f} M"))
     if facts.get("device"):

@@ -26,7 +26,8 @@ class RunRecord:
     """A run as its files have it.
 
     Attributes:
-        facts: of run.json: config, iterations, device, environment, when it began and ended; {} if there is none.
+        facts: of run.json: config, iterations, device, environment, when it began and ended, the seconds of all
+            its runs whose end is known and how many others there are ("unended"); {} if there is none.
         train: a dict for each logged training step, ascending in "step".
         evaluations: a dict of metrics for each evaluation, ascending in "step".
         config: the last config's text; "" if there is none.
@@ -96,9 +97,15 @@ def environment() -> dict[str, str]:
 
 
 def _facts(logs: list[Path]) -> dict[str, Any]:
-    """Those of the last run; begun when the first was."""
+    """Those of the last run; begun when the first was, and the seconds of all whose end is known."""
     facts = [found for log in logs if (found := _json(log / "run.json", {}))]
-    return {**facts[-1], "begun": facts[0].get("begun"), "runs": len(logs)} if facts else {}
+    anew = [number for number, found in enumerate(facts) if found.get("begun_at") == 0]
+    facts = facts[anew[-1] if anew else 0 :]
+    if not facts:
+        return {}
+    ended = [found for found in facts if found.get("begun") and found.get("ended")]
+    seconds = sum(found["ended"] - found["begun"] for found in ended)
+    return {**facts[-1], "begun": facts[0].get("begun"), "seconds": seconds, "unended": len(facts) - len(ended)}
 
 
 def _add_scalars(record: RunRecord, path: Path) -> None:
