@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
         for name in ("_base_/runtime", "quickstart/segmentation", "segmentation/upernet_r18_camvid"):
             path = tmp_path / root / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"root = {root!r}\nmodel = dict(type='A', depth=18, blocks=[dict(dim=1), dict(dim=2)])\n")
+            model = "dict(type='A', depth=18, blocks=[dict(dim=1), dict(dim=2)])"
+            path.write_text(f"root = {root!r}\nnew = flag = None\nnone = 1\nmodel = {model}\n")
     (tmp_path / "package" / "only_here.py").write_text("root = 'package'\n")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -76,6 +78,56 @@ def test_options_replace_values_and_add_new_ones(roots: tuple[Path, Path]) -> No
     assert config.new == {"list": [1, 2.5, "a"], "pair": (1, 2)}
     assert config.flag is True
     assert config.none is None
+
+
+def test_a_dict_is_a_value(roots: tuple[Path, Path]) -> None:
+    options = parse_options(
+        ["model.blocks.1={'type':'Window','size':(7, 7),'of':{'a b':[1,{}]}}", "model.depth=[{'a': 1}]"]
+    )
+    config = load_config("quickstart/segmentation", options)
+    assert config.model.blocks == [{"dim": 1}, {"type": "Window", "size": (7, 7), "of": {"a b": [1, {}]}}]
+    assert config.model.depth == [{"a": 1}]
+    assert load_config("quickstart/segmentation", parse_options(["model.blocks.0=None"])).model.blocks[0] is None
+
+
+def test_what_has_no_quotes_is_read_too() -> None:
+    pairs = ["a=1,2", "b=[x, y]", "c=(3)", "d='two words'", "e=x=y", "f=iter_{}.pth", "g=", "h=[true,None]"]
+    read = {"a": [1, 2], "b": ["x", "y"], "c": (3,), "d": "two words", "e": "x=y", "f": "iter_{}.pth", "g": ""}
+    assert parse_options(pairs) == {**read, "h": [True, None]}
+
+
+@pytest.mark.parametrize("value", ["{'type':Window}", "{'type':'Window'", "[{'type':Window}]", "f(1,2)", "[(1,2]"])
+def test_a_malformed_value_is_answered(value: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"^--cfg-options model.x: .*{re.escape(value)}.* is no value; a dict is written"
+    ):
+        parse_options([f"model.x={value}"])
+
+
+def test_an_option_that_nothing_reads_is_refused(roots: tuple[Path, Path]) -> None:
+    with pytest.raises(
+        ValueError, match=r"^trian_cfg\.max_iters \(--cfg-options\): .* has no 'trian_cfg' .*; nearest: train_cfg, "
+    ):
+        load_config("quickstart/segmentation", {"trian_cfg.max_iters": 6})
+    with pytest.raises(ValueError, match="nearest: root"):
+        load_config("quickstart/segmentation", {"rooot": 6})
+
+
+def test_an_option_that_a_run_reads_needs_no_entry(roots: tuple[Path, Path]) -> None:
+    keys = ["load_from", "resume", "randomness.seed", "compile", "work_dir", "data_root", "env_cfg.cudnn_benchmark",
+            "visualizer.type", "sync_bn", "find_unused_parameters", "load_strict", "train_cfg.max_iters"]  # fmt: skip
+    config = load_config("quickstart/segmentation", dict.fromkeys(keys, "x"))
+    assert config.randomness == {"seed": "x"}
+    assert config.load_strict == "x"
+
+
+def test_an_option_changes_one_of_the_entries_that_share_a_list(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text(
+        "steps = [dict(a=1), dict(a=2)]\none = dict(of=steps)\nother = dict(of=steps)\n"
+    )
+    config = load_config(tmp_path / "shared.py", {"one.of.1.a": 3, "one.of.0": {"b": 1}})
+    assert config.one.of == [{"b": 1}, {"a": 3}]
+    assert config.other.of == config.steps == [{"a": 1}, {"a": 2}]
 
 
 def test_data_root_is_every_datasets(tmp_path: Path) -> None:

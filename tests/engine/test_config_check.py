@@ -151,12 +151,12 @@ def test_the_metric_of_this_test_is_registered() -> None:
 
 def test_differences_are_told_by_key(bands: Path) -> None:
     one = load_config(bands)
-    other = load_config(bands, {"model.backbone.depth": 34, "new": 1, "train_cfg.max_iters": 30.0})
+    other = load_config(bands, {"model.backbone.depth": 34, "resume": True, "train_cfg.max_iters": 30.0})
     assert differences(one, one) == []
     assert differences(one, other) == [
         ("-", "model.backbone.depth = 18"),
         ("+", "model.backbone.depth = 34"),
-        ("+", "new = 1"),
+        ("+", "resume = True"),
         ("-", "train_cfg.max_iters = 30"),
         ("+", "train_cfg.max_iters = 30.0"),
     ]
