@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,15 @@ def test_checkpoints_elsewhere_are_found(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path / "logs") == str(tmp_path / "weights" / "logs" / "iter_20.pth")
 
 
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """A forked process lacks the threads that its parent's operations have begun, and would wait for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def _begun(config: Config) -> int:
     """A process that takes up the run in the work dir; its id."""
     child = os.fork()
@@ -171,6 +181,7 @@ def _begun(config: Config) -> int:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@pytest.mark.usefixtures("_one_thread")
 def test_a_run_that_is_killed_again_and_again_ends_as_the_uncut_one(tmp_path: Path) -> None:
     """With one checkpoint kept, and a save after each iteration and validation."""
     options = {"interval": 1, "max_keep_ckpts": 1, **_BEST}
