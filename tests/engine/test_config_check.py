@@ -60,7 +60,7 @@ MISTAKES = {
     "val_evaluator.type=IoU": "nearest: visionattn.IoUMetric, IoUMetric",
     "log_processor.window=3": "LogProcessor takes no 'window'; nearest: window_size",
     "load_from=nowhere.pth": "load_from (--cfg-options): no file nowhere.pth",
-    "model.backbone.depth=19": "model.backbone (bands.py:8): invalid depth 19 for resnet",
+    "model.backbone.depth=19": "model.backbone.depth (--cfg-options), in model.backbone (bands.py:8): invalid depth 19",
 }
 
 
@@ -68,6 +68,33 @@ MISTAKES = {
 def test_a_mistake_is_told_without_data(option: str, bands: Path) -> None:
     (problem,) = _problems(bands, option, "data_root=/nowhere")
     assert MISTAKES[option] in problem
+
+
+def test_a_failing_part_is_named_without_options_too(bands: Path) -> None:
+    deep = bands.with_name("deep.py")
+    deep.write_text(bands.read_text().replace("depth=18", "depth=19"))
+    assert _problems(deep) == ["model.backbone (deep.py:8): invalid depth 19 for resnet"]
+
+
+def test_of_many_options_that_is_named_which_the_error_names(bands: Path) -> None:
+    (problem,) = _problems(bands, "model.backbone.depth=19", "model.backbone.base_channels=8", "train_cfg.max_iters=2")
+    assert problem.startswith("model.backbone.depth (--cfg-options), in model.backbone (bands.py:8): invalid depth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"train_cfg": {"by_epoch": False, "maxiters": 6}},
+            "train_cfg.maxiters: visionattn's IterBasedTrainLoop takes",
+        ),
+        ({"val_cfg": {"fp": True}}, "val_cfg.fp: mmengine's ValLoop takes no 'fp'; nearest: fp16"),
+    ],
+)
+def test_a_loops_keyword_is_told(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, **changes)
+    with pytest.raises(ConfigMistake, match=re.escape(message)), named_in(config):
+        Runner.from_cfg(config).train()
 
 
 def test_missing_data_is_a_note(bands: Path) -> None:

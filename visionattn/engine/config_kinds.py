@@ -45,7 +45,7 @@ _REGISTRIES = {
     "vis_backends": "vis_backend",
     "log_processor": "log_processor",
 }
-_LOOPS = ("train_cfg", "val_cfg", "test_cfg")
+LOOPS = ("train_cfg", "val_cfg", "test_cfg")
 # What a builder takes out of a dict before its type sees it.
 _FOR_THE_BUILDER = {
     "optim_wrapper": {"optimizer", "constructor", "paramwise_cfg"},
@@ -57,7 +57,7 @@ _FOR_THE_LOADER = {"dataset", "num_batch_per_epoch", "disable_subprocess_warning
 
 def registry_name(key: Key) -> str | None:
     """The name of the registry that a dict at this key is of; None where it is of none."""
-    if key[0] in _LOOPS:
+    if key[0] in LOOPS:
         return "loop"
     for depth in range(len(key), 0, -1):
         name = key[depth - 1]

@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 
-from visionattn.engine.config_kinds import Key, dicts_below
+from visionattn.engine.config_kinds import LOOPS, Key, dicts_below, kind_of
 from visionattn.engine.config_origin import Origin, Place, find_origin, trace_config
 from visionattn.engine.registered import keywords, root_registry, type_label, unknown_keyword, unknown_type
 
@@ -70,7 +70,13 @@ def explain_error(error: Exception, config: Config, options: Mapping[str, Any] |
         if required and _is_keyword_of(required[1], built.kind):
             return f"{entries.label(key)}: {type_label(built.kind)} needs {required[1]}"
         if text and not isinstance(error, AttributeError | IndexError):
-            return f"{entries.label(entries.that_names(text) or key)}: {text}"
+            return f"{entries.label_of_failure(key, text)}: {text}"
+    keyword = _KEYWORD.search(text)
+    for part in LOOPS if keyword else ():  # the Runner calls the loops that say no type, and ours, itself
+        entry = config.get(part) or {}
+        loop = kind_of(config, (part,), entry)
+        if keyword and loop is not None and keyword[1] in entry and text.startswith(f"{loop.__name__}.__init__"):
+            return f"{entries.label((part, keyword[1]))}: {unknown_keyword(keyword[1], loop)}"
     if isinstance(error, ImportError):
         for key, kind in entries.types():
             if kind in _PACKAGES and _PACKAGES[kind] in text:
@@ -84,6 +90,7 @@ class Entries:
     def __init__(self, config: Config, options: Mapping[str, Any] | None = None) -> None:
         self.scope: str = config.get("default_scope", "mmengine")
         self.file = Path(config.filename) if config.filename else None
+        self._options = [tuple(option.split(".")) for option in options or {}]
         self._dicts = list(dicts_below(config._cfg_dict.to_dict(), ()))
         self._top = trace_config(self.file, options) if self.file else Origin(())
 
@@ -129,6 +136,18 @@ class Entries:
         """The key with its file and line: "model.backbone.depth (bands.py:9)"."""
         place = self.place(key)
         return ".".join(key) + (f" ({place})" if place else "")
+
+    def label_of_failure(self, key: Key, text: str) -> str:
+        """The key of a failing dict as a label, with the options that set something in it: most often they did it.
+
+        Those that the text names, or else the type that it names, or else all.
+        """
+        inside = [option for option in self._options if option[: len(key)] == key and len(option) > len(key)]
+        named = [option for option in inside if option[-1] in re.findall(r"\w+", text)]
+        kind = None if named else self.that_names(text)
+        if kind is not None or not inside:
+            return self.label(kind or key)
+        return f"{' or '.join(self.label(option) for option in named or inside)}, in {self.label(key)}"
 
 
 class _Build:
