@@ -84,6 +84,23 @@ def test_the_first_of_many_problems_is_said_with_their_number(
     assert "train: warning: 2 classes never occur (middle, bright)" in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.parametrize(("classes", "listed"), [(11, ""), (13, " ... and 2 more")])
+def test_few_of_the_classes_that_never_occur_are_named(
+    classes: int, listed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_segmentation(tmp_path)
+    names = tuple(f"class{number}" for number in range(classes))
+    text = (
+        path.read_text()
+        .replace('("dark", "middle", "bright")', repr(names))
+        .replace("num_classes=3", f"num_classes={classes}")
+    )
+    path.write_text(text.replace("[[0, 0, 160], [0, 160, 0], [250, 220, 60]]", f"[[0, 0, 0]] * {classes}"))
+    check_config(Config.fromfile(path), parts=("train",))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "never occur" in line)
+    assert line == f"train: warning: {classes - 3} classes never occur ({', '.join(names[3:11])}{listed})"
+
+
 def test_a_checkpoint_is_looked_at_before_the_data(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, load_from=str(tmp_path / "nothing.pth"))
     config.train_dataloader.dataset.bad_label = True

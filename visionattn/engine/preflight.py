@@ -18,6 +18,7 @@ from visionattn.engine.terminal import make_terminal_quiet
 from visionattn.weights.loading import find_state_dict, read_checkpoint
 
 _QUICK = 2000
+_MOST_NAMES = 8
 
 
 def check_config(config: Config, parts: Sequence[str]) -> None:
@@ -56,7 +57,9 @@ def _check_dataset(config: Config, part: str, leaf: Mapping[str, Any]) -> None:
     if is_main_process():
         print(f"{part}: {report.summary}")
         for finding in report.findings:
-            print(f"{part}: warning: {finding.message}" + (f" ({', '.join(finding.cases)})" if finding.cases else ""))
+            named, more = finding.cases[:_MOST_NAMES], len(finding.cases) - _MOST_NAMES
+            listed = ", ".join(named) + (f" ... and {more} more" if more > 0 else "")
+            print(f"{part}: warning: {finding.message}" + (f" ({listed})" if listed else ""))
 
 
 def _check_optimizer(config: Config) -> None:
