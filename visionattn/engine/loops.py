@@ -31,6 +31,7 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
         self.runner.restore_generators()
         if self.validation_due:
             self._validate()
+        _say_if_nothing_is_left(self.runner, "iter", self._iter, self._max_iters)
         if self._iter < self._max_iters and not self.stop_training:
             for batch in batches_from(self.dataloader, self._iter):
                 self.runner.model.train()
@@ -74,6 +75,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
             self.runner.restore_generators()
         if self.validation_due:
             self._validate()
+        _say_if_nothing_is_left(self.runner, "epoch", self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._decide_current_val_interval()
@@ -106,3 +108,14 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
     def _validate(self) -> None:
         self.runner.val_loop.run()
         self.validation_due = False
+
+
+def _say_if_nothing_is_left(runner: Any, unit: str, done: int, most: int) -> None:
+    """Where a resumed run's checkpoint is at its end or past it."""
+    name = {"iter": "iteration"}.get(unit, unit)
+    if done == most > 0:
+        runner.logger.info(f"the run is finished: {done} of {most} {name}s; to go on, raise train_cfg.max_{unit}s")
+    elif done > most:
+        runner.logger.warning(
+            f"the checkpoint is at {name} {done} of {most}: nothing is left to train; raise train_cfg.max_{unit}s"
+        )
