@@ -50,8 +50,12 @@ def quick_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def show_results(runner: Runner) -> None:
-    """Prints where a finished run's report, checkpoints and pictures are."""
+def show_results(runner: Runner, pictures: str | Path | None = None) -> None:
+    """Prints where a finished run's report, checkpoints and pictures are.
+
+    Args:
+        pictures: a folder with more of them than the work dir's.
+    """
     work_dir = Path(runner.work_dir)
     shown = work_dir.relative_to(Path.cwd()) if work_dir.is_relative_to(Path.cwd()) else work_dir
     if (work_dir / "report.html").is_file():
@@ -59,6 +63,7 @@ def show_results(runner: Runner) -> None:
     checkpoints = sorted(work_dir.glob("*.pth"), key=lambda path: path.stat().st_mtime)
     if checkpoints:
         print(f"checkpoints  {shown}: {', '.join(path.name for path in checkpoints)}")
-    pictures = sorted(work_dir.glob("pictures/*.png"))
-    if pictures:
-        print(f"pictures     {shown / 'pictures'}: {len(pictures)} files")
+    for folder in (shown / "pictures", *([Path(pictures)] if pictures else [])):
+        number = len(list(folder.glob("*.png")))
+        if number:
+            print(f"pictures     {folder}: {number} files")

@@ -40,7 +40,7 @@ def run(args: Namespace) -> int:
         check_config(config, parts=("test",))
         runner = Runner.from_cfg(config)
         runner.test()
-    show_results(runner)
+    show_results(runner, args.out)
     return 0
 
 
