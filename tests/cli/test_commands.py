@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,7 @@ def test_testing_a_checkpoint(run: tuple[Path, Path], tmp_path: Path, capsys: py
     assert float(metric.split()[2]) > 80
     assert sorted(path.name for path in Path("pictures").iterdir()) == [f"{n}.png" for n in range(5)]
     assert not list(Path("tested").glob("*.pth"))
+    assert lines[-2:] == ["pictures     tested/pictures: 2 files", "pictures     pictures: 5 files"]
 
 
 def test_predicting_images(run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,10 +99,24 @@ def test_a_run_is_taken_up(run: tuple[Path, Path], tmp_path: Path, capsys: pytes
     assert f"resumed {path} at epoch 0, iteration 30" in capsys.readouterr().out.splitlines()
     longer[1] = "train_cfg.max_iters=34"
     assert main(["train", str(config), "--work-dir", "new", *longer, "--resume"]) == 0
-    assert f"resumed {tmp_path}/new/iter_32.pth at epoch 0, iteration 32" in capsys.readouterr().out.splitlines()
+    assert "resumed new/iter_32.pth at epoch 0, iteration 32" in capsys.readouterr().out.splitlines()
     assert main(["train", str(config), "--work-dir", "empty", *longer[:1], "train_cfg.max_iters=1", "--resume"]) == 0
     assert "nothing to resume in empty: beginning" in capsys.readouterr().out.splitlines()
     assert Path("empty/iter_1.pth").is_file()
+
+
+@pytest.mark.parametrize(("most", "said"), [("30", "the run is finished: 30 of 30"), ("6", "at iteration 30 of 6")])
+@pytest.mark.parametrize("how", ["auto", "iter_30.pth"])
+def test_a_run_with_nothing_left_says_so(
+    how: str, most: str, said: str, run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, work_dir = run
+    copy = shutil.copytree(work_dir, "copy")
+    resume = how if how == "auto" else f"{copy}/{how}"
+    options = [f"train_cfg.max_iters={most}", "val_dataloader=None", "val_cfg=None", "val_evaluator=None"]
+    assert main(["train", str(config), "--work-dir", "copy", "--resume", resume, "--cfg-options", *options]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "raise train_cfg.max_iters" in line)
+    assert said in line
 
 
 def test_weights_start_a_run(run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +151,16 @@ def test_a_mistake_is_answered_in_one_line(
 ) -> None:
     option, expected = MISTAKES[name]
     assert expected in _answer(["train", str(run[0]), "--cfg-options", option], capsys)
+
+
+def test_names_are_looked_at_before_data(run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ["train_cfg.maxiters=6", "model.decode_head.chanels=3", "data_root=/nowhere"]
+    answer = _answer(["train", str(run[0]), "--cfg-options", *wrong], capsys)
+    assert answer.startswith("model.decode_head.chanels (--cfg-options): mmseg's FCNHead takes no 'chanels'; nearest: ")
+    assert answer.endswith(" (and 1 more; `visionattn config check` lists all)")
+    answer = _answer(["train", str(run[0]), "--cfg-options", *wrong[::2]], capsys)
+    assert answer.startswith("train_cfg.maxiters (--cfg-options): mmengine's IterBasedTrainLoop takes no 'maxiters'; n")
+    assert not Path("work_dirs").exists()
 
 
 def test_bad_labels_are_answered_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

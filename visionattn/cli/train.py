@@ -42,6 +42,7 @@ def run(args: Namespace) -> int:
 
     from visionattn.cli.options import config_from, quick_collections, show_results
     from visionattn.engine.config import parse_options
+    from visionattn.engine.config_check import refuse_unknown
     from visionattn.engine.config_mistakes import named_in
     from visionattn.engine.launch import join_processes, leave_processes
     from visionattn.engine.preflight import check_config
@@ -51,10 +52,12 @@ def run(args: Namespace) -> int:
     if args.dry_run and args.launcher != "none":
         raise ValueError("--dry-run looks at one process: leave --launcher out")
     config = config_from(args)
-    with in_company(), quick_collections(), named_in(config, parse_options(args.cfg_options)):
+    options = parse_options(args.cfg_options)
+    with in_company(), quick_collections(), named_in(config, options):
         join_processes(args.launcher, **config.get("env_cfg", {}).get("dist_cfg", {}))
         _take_over(args, config)
         if is_main_process():
+            refuse_unknown(config, options)
             check_config(config, parts=("train", "val"))
         barrier()  # where the first process writes made-up data or finds something wrong, the others wait
         if args.dry_run:

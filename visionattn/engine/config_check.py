@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 
 from visionattn.engine.config import import_scope
 from visionattn.engine.config_kinds import Key, dicts_of, keywords_of_the_builder, kind_of, registry_name
-from visionattn.engine.config_mistakes import Entries, explain_error
+from visionattn.engine.config_mistakes import ConfigMistake, Entries, explain_error
 from visionattn.engine.registered import find_type, is_registered_anywhere, keywords, root_registry, unknown_keyword
 from visionattn.registry import MODELS, TRANSFORMS
 
@@ -29,6 +29,19 @@ def check_types(config: Config, options: Mapping[str, Any] | None = None) -> lis
     entries = Entries(config, options)
     problems = [*_unknown(config, entries), *_missing_files(config, entries)]
     return problems or list(_unbuildable(config, options))
+
+
+def refuse_unknown(config: Config, options: Mapping[str, Any] | None = None) -> None:
+    """Looks at types and keywords alone, in a moment: nothing is built and no file is read.
+
+    Raises:
+        ConfigMistake: the first that is unknown, and how many more are.
+    """
+    import_scope(config)
+    problems = list(_unknown(config, Entries(config, options)))
+    if problems:
+        more = f" (and {len(problems) - 1} more; `visionattn config check` lists all)" if problems[1:] else ""
+        raise ConfigMistake(f"{problems[0]}{more}")
 
 
 def check_notes(config: Config) -> list[str]:
