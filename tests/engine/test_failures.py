@@ -92,7 +92,7 @@ def test_a_worker_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cut", [0, 30, 60])
+@pytest.mark.parametrize("cut", [0, 30, pytest.param(60, marks=pytest.mark.slow)])
 def test_an_image_that_is_cut_off(cut: int, workers: int, tmp_path: Path) -> None:
     config = load_config(write_segmentation(tmp_path))
     config.work_dir = str(tmp_path / "run")

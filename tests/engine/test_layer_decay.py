@@ -8,6 +8,7 @@ import mmseg.models  # noqa: F401
 import pytest
 import timm
 import torch
+from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 from timm.models._manipulate import group_with_matcher
 from torch import nn
@@ -63,7 +64,8 @@ def test_swins_layers_rise_as_timms() -> None:
     ids=lambda value: value["type"] if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_mmsegs_backbones(config: dict[str, Any], blocks: int, first: str, merging: str) -> None:
-    depths = layer_depths(MODELS.build(config))
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        depths = layer_depths(MODELS.build(config))
     assert max(depths.values()) == blocks
     assert depths[first] == 0
     if merging:

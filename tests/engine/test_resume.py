@@ -102,7 +102,11 @@ def _by_epochs(config: Config) -> Config:
     return config
 
 
-@pytest.mark.parametrize(("persistent", "cuts"), [(False, [6, 8]), (True, [17])], ids=["new", "persistent"])
+@pytest.mark.parametrize(
+    ("persistent", "cuts"),
+    [(False, [6, 8]), pytest.param(True, [17], marks=pytest.mark.slow)],
+    ids=["new", "persistent"],
+)
 def test_an_epoch_is_taken_up_in_its_middle(persistent: bool, cuts: list[int], tmp_path: Path) -> None:
     def config(name: str) -> Config:
         made = _by_epochs(random_config(tmp_path / name, workers=2, record=tmp_path / f"{name}.txt"))
