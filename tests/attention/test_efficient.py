@@ -210,3 +210,12 @@ def test_errors_say_the_way_out() -> None:
         EfficientAttention(DIM, temperature=0.0)
     with pytest.raises(ValueError, match=r"proj_drop=1\.5 is no probability"):
         ScaledEfficientAttention(DIM, proj_drop=1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "dim"), [({"num_heads": "8"}, 64), ({"num_heads": 8.0}, 64), ({"key_dim": "x"}, 64), ({}, 64.0)]
+)
+def test_what_is_no_whole_number_is_named(options: dict[str, object], dim: int) -> None:
+    name, value = next(iter(options.items()), ("dim", dim))
+    with pytest.raises(TypeError, match=f"^{name}={value!r} is no whole number"):
+        EfficientAttention(dim, **options)  # type: ignore[arg-type]

@@ -590,3 +590,9 @@ def test_torchvision_extracts_features_behind_the_attention() -> None:
 def test_is_a_public_name() -> None:
     assert visionattn.insert_attention is insert_attention
     assert os.path.basename(insert_attention.__code__.co_filename) == "insertion.py"
+
+
+@pytest.mark.parametrize("attention", ["NonLocal", {3: "NonLocal"}], ids=str)
+def test_what_is_no_mapping_of_paths_is_named(attention: object) -> None:
+    with pytest.raises(TypeError, match="insert_attention expects"):
+        insert_attention(nn.Sequential(nn.Conv2d(3, 8, 1)), attention)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -53,6 +54,7 @@ class TokenMixer(nn.Module):
 
     def __init__(self, dim: int, grid: Sequence[int] | None = None) -> None:
         super().__init__()
+        check_whole(dim=dim)
         if dim < 1:
             raise ValueError(f"dim={dim} is not a number of channels; it must be 1 or more")
         self.dim = dim
@@ -131,6 +133,7 @@ class QKVAttention(TokenMixer):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, grid)
+        check_whole(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
         self.num_heads = num_heads
         self.key_dim = dim if key_dim is None else key_dim
         self.value_dim = dim if value_dim is None else value_dim
@@ -214,6 +217,13 @@ class ContextQKVAttention(QKVAttention, ContextMixer):
         self.check_map(context, context_mask, name="context")
         check_same_batch(self, x, context)
         return self._attend_map(x, context, context_mask)
+
+
+def check_whole(**numbers: object) -> None:
+    """Raises TypeError for the first by name that is neither a whole number nor None."""
+    for name, number in numbers.items():
+        if number is not None and not isinstance(number, Integral):
+            raise TypeError(f"{name}={number!r} is no whole number; write {name}=8, without quotes or a point")
 
 
 def check_heads(num_heads: int, width: int, name: str) -> None:

@@ -84,8 +84,14 @@ def _check_model(model: nn.Module) -> None:
 def _targets(model: nn.Module, attention: Mapping[str, Inserted]) -> dict[str, nn.Module]:
     """The module at each path."""
     modules = dict(model.named_modules(remove_duplicate=False))
+    if not isinstance(attention, Mapping):
+        raise TypeError(
+            f'insert_attention expects where -> what, as {{"layer3": "EfficientAttention"}}; got {attention!r}'
+        )
     targets: dict[str, nn.Module] = {}
     for path in attention:
+        if not isinstance(path, str):
+            raise TypeError(f'insert_attention expects the paths of modules, as "layer3"; got {path!r}')
         if path not in modules or path == "":
             raise KeyError(_no_such_path(model, modules, path))
         same = [other for other, target in targets.items() if target is modules[path]]

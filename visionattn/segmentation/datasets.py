@@ -48,6 +48,8 @@ class ImageMaskFolder(BaseSegDataset):
         ValueError: no file ends in the suffix; the ignored number is also a class; the label map names no class.
     """
 
+    _STAND_IN = ""  # ends the error about a missing folder: where a data set of the same layout comes from
+
     def __init__(
         self,
         data_root: str,
@@ -194,7 +196,7 @@ class ImageMaskFolder(BaseSegDataset):
     def _missing(self, path: Path) -> str:
         return (
             f"{type(self).__name__} found no {path} (data_root={self.data_root!r}); name the folder that has it by "
-            "--cfg-options data_root=PATH, or make one without any download: visionattn data synth ade20k OUT"
+            f"--cfg-options data_root=PATH{self._STAND_IN}"
         )
 
 

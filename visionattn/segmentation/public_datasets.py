@@ -100,6 +100,7 @@ class ADE20K(PublicDataset):
 
     METAINFO = ADE20KDataset.METAINFO
     LAYOUT = Layout("images/{split}", "annotations/{split}", reduce_zero_label=True)
+    _STAND_IN = ", or make one without any download: visionattn data synth ade20k OUT"
 
 
 @DATASETS.register_module()

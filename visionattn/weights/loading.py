@@ -195,7 +195,9 @@ def _only_inert_types() -> Iterator[None]:
 def _refusal(path: Path, error: Exception) -> str:
     named = re.search(r"GLOBAL (\S+)", str(error))
     if named is None:
-        return f"{path} cannot be read as weights: {_first_sentence(error)}"
+        return (
+            f"{path} cannot be read as weights (another kind of file, damaged, or cut short?): {_first_sentence(error)}"
+        )
     return (
         f"{path} holds {named[1].rstrip('.,')}, and reading it would run code that the file names: refused; "
         "where you trust the file, save its state dict with safetensors.torch.save_file and load that"
