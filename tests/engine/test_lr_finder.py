@@ -11,10 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from tiny_run import tiny_config
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from visionattn.engine.lr_finder import find_lr, make_sweep, write_sweep
+from visionattn.engine.lr_finder import find_lr, make_sweep, suggested_options, write_sweep
 
 
 @pytest.fixture
@@ -98,3 +99,17 @@ def test_numbers_and_plot_are_files(tmp_path: Path) -> None:
     assert picture is not None
     red = (picture[..., 2].astype(int) - picture[..., 0] > 100).sum(0)
     assert red.max() > 200, "the suggestion is a red line"
+
+
+@pytest.mark.parametrize(
+    ("schedules", "options"),
+    [
+        (None, ["optim_wrapper.optimizer.lr=0.0071"]),
+        ([{"type": "LinearLR"}, {"type": "PolyLR"}], ["optim_wrapper.optimizer.lr=0.0071"]),
+        ([{"type": "LinearLR"}, {"type": "OneCycleLR", "eta_max": 1.0}], ["param_scheduler.1.eta_max=0.0071"]),
+        ({"type": "mmengine.OneCycleLR", "eta_max": 1.0}, ["param_scheduler.eta_max=0.0071"]),
+    ],
+)
+def test_the_suggestion_names_what_sets_the_rate(schedules: Any, options: list[str]) -> None:
+    config = Config({"optim_wrapper": {"optimizer": {"lr": 1.0}}, "param_scheduler": schedules})
+    assert suggested_options(config, 0.00709) == options

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from visionattn.cli.options import add_config_argument
 
+_COARSE = 50  # steps of a sweep below which the slope is mostly noise
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_config_argument(parser)
@@ -20,7 +22,7 @@ def run(args: Namespace) -> int:
     from visionattn.cli.options import config_from, quick_collections
     from visionattn.engine.config import parse_options
     from visionattn.engine.config_mistakes import named_in
-    from visionattn.engine.lr_finder import find_lr, write_sweep
+    from visionattn.engine.lr_finder import find_lr, suggested_options, write_sweep
     from visionattn.engine.preflight import check_config
 
     config = config_from(args)
@@ -37,5 +39,9 @@ def run(args: Namespace) -> int:
     if sweep.suggestion is None:
         print("the loss did not fall: no suggestion")
         return 1
-    print(f"suggestion: --cfg-options optim_wrapper.optimizer.lr={sweep.suggestion:.2g}")
+    if len(sweep.losses) < _COARSE:
+        print(
+            f"{len(sweep.losses)} steps tell little: take the suggestion for its order of magnitude, or raise --steps"
+        )
+    print(f"suggestion: --cfg-options {' '.join(suggested_options(config, sweep.suggestion))}")
     return 0

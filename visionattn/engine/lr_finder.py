@@ -75,6 +75,16 @@ def write_sweep(sweep: Sweep, folder: str | Path, title: str) -> tuple[Path, Pat
     return numbers, plot
 
 
+def suggested_options(config: Config, rate: float) -> list[str]:
+    """KEY=VALUE that make `rate` the run's: of the optimiser, or of the schedules that set rates of their own."""
+    schedules = config.get("param_scheduler") or []
+    schedules = [schedules] if isinstance(schedules, dict) else schedules
+    prefix = "param_scheduler" if isinstance(config.get("param_scheduler"), dict) else "param_scheduler.{}"
+    own = [i for i, schedule in enumerate(schedules) if str(schedule.get("type")).endswith("OneCycleLR")]
+    keys = [f"{prefix.format(i)}.eta_max" for i in own] or ["optim_wrapper.optimizer.lr"]
+    return [f"{key}={rate:.2g}" for key in keys]
+
+
 def _losses(runner: Runner, rates: list[float], base: float) -> tuple[list[float], str]:
     wrapper, batches = runner.optim_wrapper, endless_batches(runner)
     losses: list[float] = []
