@@ -2,6 +2,7 @@
 
 from visionattn.backbones.inserted import InsertedBackbone
 from visionattn.backbones.insertion import insert_attention
+from visionattn.backbones.swin import SwinTransformer
 from visionattn.backbones.timm_backbone import TimmBackbone
 
-__all__ = ["InsertedBackbone", "TimmBackbone", "insert_attention"]
+__all__ = ["InsertedBackbone", "SwinTransformer", "TimmBackbone", "insert_attention"]
