@@ -282,6 +282,17 @@ def test_claim_permutation_equivariant(name: str) -> None:
 
 
 @every_mechanism
+def test_tokens_without_a_place_are_refused_where_places_count(name: str) -> None:
+    """A class token would be one more pixel to windows and to parameters bound to positions."""
+    mixer = make(name, main_grid(name))
+    if claims(name).permutation_equivariant:
+        mixer.check_prefix_tokens()
+    else:
+        with pytest.raises(ValueError, match=f"{name} goes by where tokens lie.*class_token=False"):
+            mixer.check_prefix_tokens()
+
+
+@every_mechanism
 def test_claim_convex(name: str) -> None:
     """Attending to one-hot values gives the attention matrix: rows that sum to 1, none below 0."""
     mixer, grid = make(name, main_grid(name)), main_grid(name)

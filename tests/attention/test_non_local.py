@@ -148,6 +148,13 @@ def test_sub_sampled_context_equals_loops(form: type[NonLocalMixer]) -> None:
 
 
 @every_form
+def test_sub_sampling_refuses_a_class_token_which_it_would_pool_with_pixels(form: type[NonLocalMixer]) -> None:
+    form(DIM).check_prefix_tokens()
+    with pytest.raises(ValueError, match="goes by where tokens lie"):
+        form(DIM, sub_sample=True).check_prefix_tokens()
+
+
+@every_form
 def test_norm_equals_loops(form: type[NonLocalMixer]) -> None:
     mixer = randomised(form(DIM, norm=True)).train()
     x, mask = tensor(2, 3, 3, DIM), random_mask(2, 3, 3)

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,22 @@ class TokenMixer(nn.Module):
                 f"{type(self).__name__} expects a bool mask of shape {list(x.shape[:-1])} for {name} "
                 f"(True = real), got {mask.dtype} {list(mask.shape)}"
             )
+
+    def check_prefix_tokens(self) -> None:
+        """Raises ValueError if this mechanism goes by where tokens lie on the map.
+
+        Class and register tokens lie nowhere on it: a vision transformer puts them before those of the map, in one
+        sequence [B, P + N, C], and asks here first.
+        """
+        if 1 not in self.grid_dims:
+            self.refuse_prefix_tokens()
+
+    def refuse_prefix_tokens(self) -> NoReturn:
+        """Raises the ValueError of `check_prefix_tokens`."""
+        raise ValueError(
+            f"{type(self).__name__} goes by where tokens lie on the map, and class and register tokens lie nowhere on "
+            "it: leave them out (class_token=False), or take a mechanism that does not, as SoftmaxAttention"
+        )
 
 
 class ContextMixer(TokenMixer):

@@ -62,6 +62,11 @@ class NonLocalMixer(ContextMixer):
         self.out = nn.Linear(self.inner_dim, dim, bias=not norm)
         self.norm = nn.BatchNorm1d(dim) if norm else None
 
+    def check_prefix_tokens(self) -> None:
+        if self.sub_sample:
+            self.refuse_prefix_tokens()
+        super().check_prefix_tokens()
+
     def _embeddings(self) -> tuple[nn.Module, nn.Module]:
         """theta and phi."""
         return _embedding(self.dim, self.inner_dim), _embedding(self.dim, self.inner_dim)
