@@ -190,7 +190,7 @@ class QKVAttention(TokenMixer):
             kv_grid = grid
             # One split, not three slices: its backward is one concatenation instead of three maps of zeros, added up.
             widths = [self.key_dim, self.key_dim, self.value_dim]
-            q, k, v = torch.split(self.qkv(x.flatten(1, -2)), widths, dim=-1)
+            q, k, v = torch.split(self._project(x.flatten(1, -2)), widths, dim=-1)
         else:
             kv_grid = tuple(context.shape[1:-1])
             q, k, v = self._project_two(x.flatten(1, -2), context.flatten(1, -2))
@@ -204,6 +204,10 @@ class QKVAttention(TokenMixer):
         )
         out = out.transpose(1, 2).flatten(2)  # [B, N, value_dim]
         return self.proj_drop(self.proj(out)).reshape(x.shape)
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        """q, k and v side by side, [B, N, 2 * key_dim + value_dim]."""
+        return self.qkv(tokens)
 
     def _project_two(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q from x; k and v from the context; by slices of the one qkv weight."""

@@ -109,7 +109,7 @@ class WindowAttention(QKVAttention):
             nn.init.trunc_normal_(table, std=0.02)
         self.register_parameter("relative_position_bias_table", table)
         self._kept_layout = _Kept[WindowLayout]()
-        self._kept_bias = _Kept[tuple[Tensor | None, Tensor | None]]()
+        self._kept_bias = _Kept[tuple[Tensor | None, list[Tensor]]]()
 
     def check_map(self, x: Tensor, mask: Tensor | None, name: str = "x") -> None:
         axes = len(self.window)
@@ -160,24 +160,28 @@ class WindowAttention(QKVAttention):
         return self._kept_layout.get((grid, device), make)
 
     def _bias(self, layout: WindowLayout, dtype: torch.dtype) -> Tensor | None:
-        """What the logits of a map without a mask get; kept while no gradient is wanted and the table stands still."""
-        table = self.relative_position_bias_table
+        """What the logits of a map without a mask get; kept while no gradient is wanted and its sources stand still."""
+        sources = self._bias_sources()
 
         def make() -> Tensor | None:
             hidden = hidden_pairs(layout, mask_padding=self.mask_padding)
-            if table is None and hidden is None:
+            if not sources and hidden is None:
                 return None
             return window_bias(self._relative_bias(dtype), hidden)
 
-        version = () if table is None else _version(table)
-        if version is None or (table is not None and table.requires_grad and torch.is_grad_enabled()):
+        versions = tuple(_version(source) for source in sources)
+        if None in versions or (torch.is_grad_enabled() and any(source.requires_grad for source in sources)):
             return make()
-        # The table's alias is kept as well: while it lives, no other parameter can have its address.
+        # The sources' aliases are kept as well: while they live, no other parameter can have their address.
         kept = self._kept_bias.get(
-            (layout.grid, layout.tokens.device, dtype, version),
-            lambda: (make(), None if table is None else table.detach()),
+            (layout.grid, layout.tokens.device, dtype, versions),
+            lambda: (make(), [source.detach() for source in sources]),
         )
         return kept[0]
+
+    def _bias_sources(self) -> list[nn.Parameter]:
+        """The parameters that the bias is made of."""
+        return [] if self.relative_position_bias_table is None else [self.relative_position_bias_table]
 
     def _relative_bias(self, dtype: torch.dtype) -> Tensor:
         """[heads, T, T]."""
