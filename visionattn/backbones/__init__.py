@@ -2,7 +2,8 @@
 
 from visionattn.backbones.inserted import InsertedBackbone
 from visionattn.backbones.insertion import insert_attention
-from visionattn.backbones.swin import SwinTransformer
+from visionattn.backbones.swin import SwinTransformer, SwinTransformerV2
 from visionattn.backbones.timm_backbone import TimmBackbone
+from visionattn.backbones.vit import VisionTransformer
 
-__all__ = ["InsertedBackbone", "SwinTransformer", "TimmBackbone", "insert_attention"]
+__all__ = ["InsertedBackbone", "SwinTransformer", "SwinTransformerV2", "TimmBackbone", "VisionTransformer", "insert_attention"]

@@ -6,7 +6,7 @@ from copy import deepcopy
 from importlib import import_module
 from typing import Any
 
-_LISTS = ("visionattn.backbones.swin_names",)
+_LISTS = ("visionattn.backbones.swin_names", "visionattn.backbones.vit_names")
 
 
 def named_backbones() -> dict[str, dict[str, Any]]:
