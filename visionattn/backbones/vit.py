@@ -149,21 +149,37 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: the image has another number of axes or channels.
         """
-        x = self.patch_embed(image)
-        rows, columns = x.shape[1:3]
-        x = self.norm_pre(self._embed(x))
-        maps = []
+        return [
+            self.norm(self.on_map(x, image)).permute(0, 3, 1, 2) for x in self.forward_tokens(image, self.out_indices)
+        ]
+
+    def forward_tokens(self, image: Tensor, out_indices: Sequence[int]) -> list[Tokens]:
+        """What some blocks hand on: sequences [B, P + H * W, C] with prefix tokens, maps [B, H, W, C] without."""
+        x = self.norm_pre(self._embed(self.patch_embed(image)))
+        found = []
         for index, block in enumerate(self.blocks):
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-            if index in self.out_indices:
-                own = x[:, self.num_prefix_tokens :].unflatten(1, (rows, columns)) if self.num_prefix_tokens else x
-                maps.append(self.norm(own).permute(0, 3, 1, 2))
-            if index == self.out_indices[-1]:
+            if index in out_indices:
+                found.append(x)
+            if index == out_indices[-1]:
                 break
-        return maps
+        return found
+
+    def on_map(self, x: Tokens, image: Tensor) -> Tokens:
+        """Those tokens of a block that lie on the map of the image, [B, H, W, C]."""
+        if not self.num_prefix_tokens:
+            return x
+        rows, columns = (-(-n // patch) for n, patch in zip(image.shape[-2:], self.patch_embed.patch, strict=True))
+        return x[:, self.num_prefix_tokens :].unflatten(1, (rows, columns))
+
+    def keep_stages(self, out_indices: Sequence[int]) -> None:
+        """Drops the blocks that these, some of the model's own, do not need."""
+        self.blocks = self.blocks[: out_indices[-1] + 1]
+        self.out_indices = tuple(out_indices)
+        self.out_channels, self.strides = self.out_channels[: len(out_indices)], self.strides[: len(out_indices)]
 
     def train(self, mode: bool = True) -> VisionTransformer:
         super().train(mode)
