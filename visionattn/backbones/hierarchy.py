@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from visionattn.attention.base import QKVAttention
 from visionattn.backbones.depth import Attention, attention_by_depth, drop_path_by_depth
-from visionattn.blocks.mlp import Mlp
-from visionattn.blocks.patch import PatchEmbed
+from visionattn.backbones.initial import init_linear, init_linears
+from visionattn.blocks.patch import PatchEmbed, PatchMerging, PostNormPatchMerging
+from visionattn.ops.position_embedding import resized_position_embedding
 from visionattn.typing import AttentionConfig, Feature, Grid, Tokens
 
 MakeBlock = Callable[[int, AttentionConfig, Grid, float], nn.Module]
@@ -74,7 +73,7 @@ class HierarchicalTransformer(nn.Module):
     def __init__(
         self,
         make_block: MakeBlock,
-        make_merging: Callable[[int, int], nn.Module],
+        make_merging: type[PatchMerging] | type[PostNormPatchMerging],
         *,
         attention: Sequence[Attention],
         in_channels: int,
@@ -93,8 +92,7 @@ class HierarchicalTransformer(nn.Module):
         super().__init__()
         _check_stages(depths, num_heads, out_indices, frozen_stages, type(self).__name__)
         self.patch_embed = PatchEmbed(in_channels, embed_dim, patch)
-        rows, columns = (-(-size // length) for size, length in zip(image_size, self.patch_embed.patch, strict=True))
-        self._position_grid = (rows, columns)
+        rows, columns = self._position_grid = _grid(image_size, self.patch_embed.patch)
         self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, embed_dim)) if absolute_position else None
 
         channels = [embed_dim * 2**stage for stage in range(len(depths))]
@@ -123,21 +121,26 @@ class HierarchicalTransformer(nn.Module):
         self._frozen = self._freeze(frozen_stages)
         self.train()
 
-    def forward(self, image: Tensor) -> list[Feature]:
+    def forward(self, image: Tensor, out_indices: Sequence[int] | None = None) -> list[Feature]:
         """The maps of the stages in out_indices, NCHW.
 
+        Args:
+            image: [B, in_channels, H, W].
+            out_indices: some of the model's own, for this call; stages behind the last of them do not run.
         Raises:
             ValueError: the image has another number of axes or channels.
         """
+        wanted = self.out_indices if out_indices is None else out_indices
         x = self.patch_embed(image)
         if self.absolute_pos_embed is not None:
-            x = x + self._position(x.shape[1], x.shape[2])
+            grid = (x.shape[1], x.shape[2])
+            x = x + resized_position_embedding(self.absolute_pos_embed, self._position_grid, grid).unflatten(1, grid)
         maps = []
         for index, stage in enumerate(self.layers):
-            if index > self.out_indices[-1]:
+            if index > wanted[-1]:
                 break
             x = stage(x)
-            if index in self.out_indices:
+            if index in wanted:
                 maps.append(getattr(self, f"norm{index}")(x).permute(0, 3, 1, 2))
         return maps
 
@@ -146,6 +149,16 @@ class HierarchicalTransformer(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+    def keep_stages(self, out_indices: Sequence[int]) -> None:
+        """Drops what these stages, some of the model's own, do not need: later stages, and the norms of others."""
+        kept = [self.out_indices.index(stage) for stage in out_indices]
+        for stage in set(self.out_indices) - set(out_indices):
+            delattr(self, f"norm{stage}")
+        self.layers = self.layers[: out_indices[-1] + 1]
+        self.out_indices = tuple(out_indices)
+        self.out_channels = tuple(self.out_channels[place] for place in kept)
+        self.strides = tuple(self.strides[place] for place in kept)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the published recipes do not decay (besides norms and biases)."""
@@ -157,32 +170,13 @@ class HierarchicalTransformer(nn.Module):
             if isinstance(stage, Stage):
                 stage.grad_checkpointing = enable
 
-    def _position(self, rows: int, columns: int) -> Tensor:
-        """The position embedding at another resolution, [1, rows, columns, C]."""
-        assert self.absolute_pos_embed is not None
-        position = self.absolute_pos_embed.unflatten(1, self._position_grid)
-        if (rows, columns) == self._position_grid:
-            return position
-        resized = F.interpolate(position.permute(0, 3, 1, 2), (rows, columns), mode="bicubic", align_corners=False)
-        return resized.permute(0, 2, 3, 1)
-
     def _init_weights(self) -> None:
-        """Linear layers N(0, 0.02) without bias, as published; what else a mechanism has starts as it says itself."""
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+        init_linears(self)
         for module in self.modules():
-            owned: list[nn.Module] = []
-            if isinstance(module, Mlp):
-                owned = [module.fc1, module.fc2]
-            elif isinstance(module, QKVAttention):
-                owned = [module.qkv, module.proj]
-            elif isinstance(module, Stage) and not isinstance(module.downsample, nn.Identity):
-                owned = [module.downsample.get_submodule("reduction")]
-            for linear in owned:
-                if isinstance(linear, nn.Linear):
-                    nn.init.trunc_normal_(linear.weight, std=0.02)
-                    if linear.bias is not None:
-                        nn.init.zeros_(linear.bias)
+            if isinstance(module, PatchMerging | PostNormPatchMerging):
+                init_linear(module.reduction)
 
     def _freeze(self, frozen_stages: int) -> list[nn.Module]:
         """Switches off the gradients up to a stage; the modules that stay in eval mode."""
@@ -195,6 +189,15 @@ class HierarchicalTransformer(nn.Module):
         if self.absolute_pos_embed is not None:
             self.absolute_pos_embed.requires_grad_(False)
         return frozen
+
+
+def _grid(image_size: Sequence[int], patch: tuple[int, int]) -> tuple[int, int]:
+    """Patches of an image, those at the edge that are not whole included."""
+    if not isinstance(image_size, Sequence):
+        raise TypeError(f"image_size={image_size!r} must hold height and width: ({image_size}, {image_size})")
+    if len(image_size) != 2 or any(not isinstance(size, int) or size < 1 for size in image_size):
+        raise ValueError(f"image_size={tuple(image_size)} must hold two integers of 1 or more, such as (224, 224)")
+    return -(-image_size[0] // patch[0]), -(-image_size[1] // patch[1])
 
 
 def _check_stages(
