@@ -16,6 +16,7 @@ from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.ops import folded_chunks
 from visionattn.ops import folded_efficient_attention as folded_op
 from visionattn.ops.folded_efficient_attention import folded_efficient_attention
+from visionattn.ops.folded_whole_map import Weights
 
 
 def mixer_of(seed: int = 0, dim: int = 12, **options: object) -> EfficientAttention:
@@ -46,12 +47,13 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tol: float = 1e-12) 
 def assert_all_forms_agree(
     mixer: EfficientAttention, x: Tensor, monkeypatch: pytest.MonkeyPatch, tol: float = 1e-12
 ) -> None:
-    """The plain form against the folded ones: for training, on whole maps, in chunks."""
+    """The plain form against the folded ones: for training, on small maps, on whole maps, in chunks."""
     monkeypatch.setattr(efficient, "FEWEST_TOKENS", 1)
     monkeypatch.setattr(efficient, "_pays", lambda *_: True)
     assert folds(mixer, x)
     trained, evaluated = outputs_and_gradients(mixer, mixer, x), []
-    for cached_bytes in (2**40, 0):
+    for few_bytes, cached_bytes in ((2**40, 2**40), (0, 2**40), (0, 0)):
+        monkeypatch.setattr(folded_op, "_FEW_BYTES", few_bytes)
         monkeypatch.setattr(folded_op, "_CACHED_BYTES", cached_bytes)
         with torch.no_grad():
             evaluated.append(mixer(x))
@@ -112,7 +114,9 @@ def test_gradients_are_those_of_finite_differences() -> None:
     weights = [p.detach().requires_grad_() for p in mixer.parameters()]
 
     def run(x: Tensor, scale: Tensor, *weights: Tensor) -> Tensor:
-        return folded_efficient_attention(x, *weights, num_heads=2, key_dim=4, temperature=1.3, residual=x, scale=scale)
+        return folded_efficient_attention(
+            x, Weights(*weights), num_heads=2, key_dim=4, temperature=1.3, residual=x, scale=scale
+        )
 
     assert torch.autograd.gradcheck(run, (x, scale, *weights))
 

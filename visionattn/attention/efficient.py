@@ -20,8 +20,8 @@ from visionattn.attention.shortcut import (
     ResidualMixer,
     is_inactive_dropout,
     is_ordinary,
-    is_plain_linear,
     kernels_allowed,
+    plain_weights,
     runs_eagerly,
     unobserved,
 )
@@ -32,6 +32,7 @@ from visionattn.ops.efficient_attention import (
     scaled_efficient_attention,
 )
 from visionattn.ops.folded_efficient_attention import folded_efficient_attention
+from visionattn.ops.folded_whole_map import Weights
 from visionattn.registry import ATTENTION
 from visionattn.typing import Grid, Tokens
 
@@ -91,24 +92,21 @@ class EfficientAttention(ContextQKVAttention, ResidualMixer):
     def add_to(self, residual: Tokens, x: Tokens, scale: Tensor | None = None, mask: Tensor | None = None) -> Tokens:
         """One walk over the map where `folds` allows it and nothing observes self; otherwise calls self."""
         self.check_map(x, mask)
-        if unobserved(self) and folds(self, x, mask=mask) and residual.dtype == x.dtype:
-            return self._fold(x, residual, None if scale is None else scale.to(x.dtype))
+        weights = folding_weights(self, x, mask=mask) if unobserved(self) and residual.dtype == x.dtype else None
+        if weights is not None:
+            return self._fold(x, weights, residual, None if scale is None else scale.to(x.dtype))
         mixed = self(x, mask=mask).to(residual.dtype)
         return residual + mixed if scale is None else torch.addcmul(residual, mixed, scale.to(residual.dtype))
 
     def _attend_map(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        if folds(self, x, context, mask):
-            return self._fold(x)
-        return _attend_in_order(self, x, context, mask)
+        weights = folding_weights(self, x, context, mask)
+        return _attend_in_order(self, x, context, mask) if weights is None else self._fold(x, weights)
 
-    def _fold(self, x: Tensor, residual: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
-        tokens, qkv, proj = x.flatten(1, -2), self.qkv, self.proj
+    def _fold(self, x: Tensor, weights: Weights, residual: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+        tokens = x.flatten(1, -2)
         return folded_efficient_attention(
             tokens,
-            qkv.weight,
-            qkv.bias,
-            proj.weight,
-            proj.bias,
+            weights,
             num_heads=self.num_heads,
             key_dim=self.key_dim,
             temperature=self.temperature,
@@ -118,9 +116,16 @@ class EfficientAttention(ContextQKVAttention, ResidualMixer):
 
 
 def folds(mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> bool:
-    """Whether `EfficientAttention` takes its folded form (`ops/folded_efficient_attention.py`) for this call.
+    """Whether `EfficientAttention` takes its folded form for this call."""
+    return folding_weights(mixer, x, context, mask) is not None
 
-    All of these must hold:
+
+def folding_weights(
+    mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+) -> Weights | None:
+    """What `EfficientAttention` needs of its layers for the folded form of this call; None where that may not be taken.
+
+    All of these must hold (`ops/folded_efficient_attention.py` is the form):
     - the environment does not say VISIONATTN_KERNELS=off;
     - x is on the CPU, float32 or float64, and looks at itself, without a mask;
     - eager mode: no autocast, torch.compile, export, tracing, torch.func transform or forward-mode derivative;
@@ -129,9 +134,9 @@ def folds(mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, m
     - at least `FEWEST_TOKENS` tokens, and no more multiplications than the plain form.
     """
     if context is not None or mask is not None or type(mixer) is not EfficientAttention or "attend" in vars(mixer):
-        return False
+        return None
     qkv, proj, proj_drop = mixer.qkv, mixer.proj, mixer.proj_drop
-    return (
+    if not (
         x.is_cpu
         and x.dtype in (torch.float32, torch.float64)
         and mixer.normalize_queries
@@ -139,11 +144,12 @@ def folds(mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, m
         and kernels_allowed()
         and runs_eagerly()
         and is_ordinary(x)
-        and is_plain_linear(qkv, x.dtype)
-        and is_plain_linear(proj, x.dtype)
         and is_inactive_dropout(proj_drop)
         and unobserved(qkv, proj, proj_drop)
-    )
+    ):
+        return None
+    before, after = plain_weights(qkv, x.dtype), plain_weights(proj, x.dtype)
+    return None if before is None or after is None else Weights(*before, *after)
 
 
 def _pays(mixer: EfficientAttention, tokens: int) -> bool:
@@ -161,8 +167,8 @@ def _attend_in_order(mixer: QKVAttention, x: Tensor, context: Tensor | None, mas
         context is not None
         or not is_channels_first(tokens)
         or not runs_eagerly()
-        or not is_plain_linear(mixer.qkv)
-        or not is_plain_linear(mixer.proj)
+        or plain_weights(mixer.qkv) is None
+        or plain_weights(mixer.proj) is None
         or not unobserved(mixer.qkv, mixer.proj)
     ):
         return QKVAttention._attend_map(mixer, x, context, mask)

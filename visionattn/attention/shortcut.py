@@ -51,7 +51,7 @@ def is_ordinary(x: Tensor) -> bool:
     """x is no subclass of Tensor, and no torch.func transform, forward-mode derivative or autocast is at work."""
     return (
         type(x) in _ORDINARY
-        and not torch.is_autocast_enabled(x.device.type)
+        and not torch.is_autocast_enabled("cpu" if x.is_cpu else x.device.type)
         and not torch._C._are_functorch_transforms_active()  # what autograd.Function.apply itself asks
         and forward_ad._current_level < 0
     )
@@ -71,16 +71,23 @@ def unobserved(*modules: nn.Module) -> bool:
     return not global_hooks._has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
-def is_plain_linear(module: nn.Module, dtype: torch.dtype | None = None) -> bool:
-    """Exactly nn.Linear with ordinary parameters (of this dtype): no subclass, parametrisation or wrapper."""
+def plain_weights(module: nn.Module, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a module that is exactly nn.Linear with ordinary parameters (of this dtype); else None.
+
+    Subclasses, parametrisations and wrappers are none. Read from the module's own table: its attributes cost a Python
+    call each.
+    """
     if type(module) is not nn.Linear:
-        return False
-    weight, bias = module._parameters.get("weight"), module._parameters.get("bias", False)
-    return (
+        return None
+    parameters = module._parameters
+    weight, bias = parameters.get("weight"), parameters.get("bias", False)
+    if (
         type(weight) in _ORDINARY
         and (bias is None or type(bias) in _ORDINARY)
         and (dtype is None or weight.dtype == dtype)  # type: ignore[union-attr]
-    )
+    ):
+        return weight, bias  # type: ignore[return-value]
+    return None
 
 
 def is_inactive_dropout(module: nn.Module) -> bool:

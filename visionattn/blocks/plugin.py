@@ -73,10 +73,11 @@ class AttentionPlugin(nn.Module):
             )
         tokens = x if self.channels_last else x.movedim(1, -1)
         normed = tokens if self.norm is None else self.norm(tokens)
-        if isinstance(self.attn, ResidualMixer):
-            out = self.attn.add_to(tokens, normed, self.gamma, mask)
+        attn = self.attn
+        if isinstance(attn, ResidualMixer):
+            out = attn.add_to(tokens, normed, self.gamma, mask)
             return out if self.channels_last else out.movedim(-1, 1)
-        mixed = self.attn(normed, mask=mask).to(x.dtype)
+        mixed = attn(normed, mask=mask).to(x.dtype)
         if self.gamma is None:
             return x + (mixed if self.channels_last else mixed.movedim(-1, 1))
         gamma = self.gamma.to(x.dtype)

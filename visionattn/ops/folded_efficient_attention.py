@@ -18,18 +18,19 @@ import torch
 from torch import Tensor
 
 from visionattn.ops.folded_chunks import forward_in_chunks
+from visionattn.ops.folded_small_map import forward_small_map
 from visionattn.ops.folded_whole_map import FoldedWholeMap, Options, Weights, forward_whole_map
 
 _CACHED_BYTES = 10 * 2**20
 """Up to this much of X, Q and K, whole maps are as fast as chunks or faster (measured for 64 and 256 channels)."""
 
+_FEW_BYTES = 2**20
+"""Up to this much of X, Q, K and V of several heads, calls cost more than arithmetic (measured for 64 channels)."""
+
 
 def folded_efficient_attention(
     x: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor | None,
-    proj_weight: Tensor,
-    proj_bias: Tensor | None,
+    weights: Weights,
     *,
     num_heads: int,
     key_dim: int,
@@ -45,10 +46,7 @@ def folded_efficient_attention(
     Args:
         x: [B, N, C] float32 or float64 on the CPU, N >= 1, of any strides; fast where tokens (channels last) or
             channels (channels first) are contiguous.
-        qkv_weight: [2 * key_dim + value_dim, C]: queries, keys, values.
-        qkv_bias: [2 * key_dim + value_dim].
-        proj_weight: [C, value_dim].
-        proj_bias: [C].
+        weights: of the layers: queries, keys and values [2 * key_dim + value_dim, C], projection [C, value_dim].
         num_heads: divides key_dim and value_dim.
         key_dim: width of the queries and of the keys over all heads.
         temperature: divides queries and keys before their softmax.
@@ -60,10 +58,11 @@ def folded_efficient_attention(
     adds_x = residual is x
     residual = None if adds_x else residual
     options = Options(num_heads, key_dim, temperature, adds_x)
-    weights = Weights(qkv_weight, qkv_bias, proj_weight, proj_bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, scale, *weights)):
         return FoldedWholeMap.apply(options, x, residual, scale, *weights)
     _, tokens, channels = x.shape
+    if num_heads > 2 and tokens * (channels + len(weights.qkv)) * x.element_size() <= _FEW_BYTES:
+        return forward_small_map(options, x, residual, scale, weights)
     if tokens * (channels + 2 * key_dim) * x.element_size() <= _CACHED_BYTES:
         return forward_whole_map(options, x, residual, scale, weights)
     return forward_in_chunks(options, x, residual, scale, weights)

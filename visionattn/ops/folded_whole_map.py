@@ -27,7 +27,7 @@ class Options(NamedTuple):
 class Weights(NamedTuple):
     """The layers' own tensors."""
 
-    qkv: Tensor  # [2 D + E, C]
+    qkv: Tensor  # [2 D + E, C]: queries, keys, values
     qkv_bias: Tensor | None  # [2 D + E]
     proj: Tensor  # [C, E]
     proj_bias: Tensor | None  # [C]
@@ -98,7 +98,7 @@ class FoldedWholeMap(torch.autograd.Function):
             grad_qkv_bias = torch.cat([grad_bias, torch.zeros_like(grad_bias), grad_context.sum((0, 3)).flatten()])
         if needs_x:
             weight = weights.qkv[: 2 * dim].expand(len(x), -1, -1)
-            grad_x = _in_order_of(x, grad if adds_x else None, weight.mT, logits)
+            grad_x = in_order_of(x, grad if adds_x else None, weight.mT, logits)
             grad_x = grad_x.baddbmm_(keys.mT, grad_sums.mT)
         grad_residual = None if residual is None else grad
         return None, grad_x, grad_residual, grad_scale, grad_qkv, grad_qkv_bias, grad_proj, grad_proj_bias
@@ -108,18 +108,15 @@ def forward_whole_map(
     options: Options, x: Tensor, residual: Tensor | None, scale: Tensor | None, weights: Weights
 ) -> Tensor:
     """`FoldedWholeMap` without what a backward needs."""
-    heads, dim, *_ = options
-    if heads > 2 and len(weights.qkv) <= 3 * dim:
-        queries, mixing = _attend_to_values(options, x, weights)
-    else:
-        queries, saved = _attend(options, x, weights)
-        mixing = saved.mixing
-    return _mix(options, x, residual, queries, _scaled(mixing, scale))
+    queries, saved = _attend(options, x, weights)
+    return _mix(options, x, residual, queries, _scaled(saved.mixing, scale))
 
 
 def mixing_of(weighted: Tensor, weights: Weights, heads: int) -> tuple[Tensor, Tensor]:
     """G [B, heads, e, d] and M [B, C, D] from X P^T [B, C, D]."""
     context = _value_weight(weights, heads, weighted.shape[2]) @ _by_head(weighted, heads)
+    if weights.qkv_bias is not None:
+        context += weights.qkv_bias[-weights.proj.shape[1] :].view(heads, -1, 1)
     return context, _mixing_of_context(context, weights)
 
 
@@ -129,34 +126,33 @@ def is_safe(totals: Tensor) -> bool:
     return low.item() > _SAFE[0] and high.item() < _SAFE[1]
 
 
+def in_order_of(x: Tensor, added: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """added + (left [B, C, D] right [B, D, N]), transposed, in the memory order of x [B, N, C]."""
+    if x.stride(-1) == 1:
+        return torch.bmm(right.mT, left.mT) if added is None else torch.baddbmm(added, right.mT, left.mT)
+    out = torch.bmm(left, right) if added is None else torch.baddbmm(added.mT, left, right)
+    return out.mT
+
+
 def _attend(options: Options, x: Tensor, weights: Weights) -> tuple[Tensor, Saved]:
     """R [B, D, N] and all that it was made with."""
     dim = options.key_dim
-    exponentials, totals = _exponentials(options, x, weights.qkv[: 2 * dim], weights.qkv_bias)
+    bias = None if weights.qkv_bias is None else weights.qkv_bias[: 2 * dim]
+    exponentials, totals = _exponentials(options, x, weights.qkv[: 2 * dim], bias)
     queries, keys = exponentials[:, :dim], exponentials[:, dim:]
     totals = totals.unsqueeze(1)
     weighted = torch.bmm(x.mT, keys.mT).div_(totals)
     return queries, Saved(exponentials, totals, weighted, *mixing_of(weighted, weights, options.heads))
 
 
-def _attend_to_values(options: Options, x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
-    """R and M, with V after all: for several narrow heads V and V P^T by head cost less than X P^T."""
-    heads, dim, *_ = options
-    projected, totals = _exponentials(options, x, weights.qkv, weights.qkv_bias)
-    keys, values = (_heads_of(part, heads) for part in (projected[:, dim : 2 * dim], projected[:, 2 * dim :]))
-    context = (values @ keys.mT).div_(totals.view(len(x), heads, 1, -1))
-    return projected[:, :dim], _mixing_of_context(context, weights)
-
-
 def _exponentials(options: Options, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """weight times x as [B, rows, N], of which the first 2 D rows become R and E, and the row sums [B, D] of E."""
+    """weight x + bias as [B, rows, N], of which the first 2 D rows become R and E, and the row sums [B, D] of E."""
     heads, dim, temperature, _ = options
+    weight = weight.expand(len(x), -1, -1)
     for subtract_maximum in (False, True):
-        projected = torch.bmm(weight.expand(len(x), -1, -1), x.mT)
+        projected = torch.bmm(weight, x.mT) if bias is None else torch.baddbmm(bias[:, None], weight, x.mT)
         logits = projected[:, : 2 * dim]
         queries, keys = logits[:, :dim], logits[:, dim:]
-        if bias is not None:
-            queries += bias[:dim, None]  # that of the keys cancels
         if temperature != 1.0:
             logits /= temperature
         by_head = _heads_of(queries, heads)
@@ -172,26 +168,16 @@ def _exponentials(options: Options, x: Tensor, weight: Tensor, bias: Tensor | No
 
 
 def _mixing_of_context(context: Tensor, weights: Weights) -> Tensor:
-    """M [B, C, D] from the context [B, heads, e, d], whose value bias is added here, in place."""
-    heads, value_dim = context.shape[1], weights.proj.shape[1]
-    if weights.qkv_bias is not None:
-        context += weights.qkv_bias[-value_dim:].view(heads, -1, 1)
+    """M [B, C, D] from the context [B, heads, e, d]."""
+    heads = context.shape[1]
     mixing = _side_by_side(_output_weight(weights, heads) @ context)
     if weights.proj_bias is not None:
-        mixing += (weights.proj_bias / heads).unsqueeze(1)
+        mixing.add_(weights.proj_bias.unsqueeze(1), alpha=1 / heads)
     return mixing
 
 
 def _mix(options: Options, x: Tensor, residual: Tensor | None, queries: Tensor, mixing: Tensor) -> Tensor:
-    return _in_order_of(x, x if options.adds_x else residual, mixing, queries)
-
-
-def _in_order_of(x: Tensor, added: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
-    """added + (left [B, C, D] right [B, D, N]), transposed, in the memory order of x [B, N, C]."""
-    if x.stride(-1) == 1:
-        return torch.bmm(right.mT, left.mT) if added is None else torch.baddbmm(added, right.mT, left.mT)
-    out = torch.bmm(left, right) if added is None else torch.baddbmm(added.mT, left, right)
-    return out.mT
+    return in_order_of(x, x if options.adds_x else residual, mixing, queries)
 
 
 def _scaled(matrices: Tensor, scale: Tensor | None) -> Tensor:
