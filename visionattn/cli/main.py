@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "write the HTML report of a run",
     "data": "check, look at and make data sets",
     "config": "show, check, compare and explain configs",
+    "cost": "multiplications, memory and time of a model, by stage and block",
     "attention": "list the attention mechanisms",
     "doctor": "show versions and devices, name what does not fit together",
 }

@@ -1,0 +1,168 @@
+"""Multiply-accumulates: equal to hand formulas and to torch's counter where nothing is fused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from math import ceil
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from visionattn import build_attention, create_backbone, list_attention
+from visionattn.analysis.macs import count_macs, published_form
+
+B, H, W, C = 2, 18, 15, 32
+N, INNER = H * W, C // 2
+WINDOWS = ceil(H / 7) * ceil(W / 7)
+
+# Of one image with the default options; a new mechanism brings its formula (docs/adding_a_mechanism.md).
+BY_HAND = {
+    "EfficientAttention": 4 * N * C * C + 2 * N * C * C,
+    "ScaledEfficientAttention": 4 * N * C * C + 2 * N * C * C,
+    "SoftmaxAttention": 4 * N * C * C + 2 * N * N * C,
+    "NonLocal": 4 * N * C * INNER + 2 * N * N * INNER,
+    "NonLocalGaussian": 2 * N * C * INNER + N * N * (C + C),  # the values are padded to the width of the keys
+    "NonLocalDotProduct": 4 * N * C * INNER + 2 * N * INNER * INNER,
+    "NonLocalConcatenation": 4 * N * C * INNER + 2 * N * INNER + N * N * INNER,
+    "WindowAttention": 4 * N * C * C + WINDOWS * 49 * 49 * 2 * C,
+    "WindowAttentionV2": 4 * N * C * C + WINDOWS * 49 * 49 * 2 * C,
+}
+# Of what does not depend on the image: the network that makes Swin V2's bias from 13 x 13 offsets, for 8 heads.
+ONCE = {"WindowAttentionV2": 13 * 13 * (2 * 512 + 512 * 8)}
+
+
+def ours(run: Callable[[], object]) -> int:
+    with published_form():
+        counted = count_macs(run)
+    assert not counted.uncounted
+    return counted.total
+
+
+def by_torch(run: Callable[[], object]) -> int:
+    """torch's own counter, with attention as two products."""
+    with published_form(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // 2
+
+
+def test_every_mechanism_has_a_formula_here() -> None:
+    assert sorted(BY_HAND) == list_attention()
+
+
+@pytest.mark.parametrize("name", list_attention())
+def test_mechanism(name: str) -> None:
+    torch.manual_seed(0)
+    mixer = build_attention(name, C, grid=(H, W)).eval()
+    x = torch.randn(B, H, W, C)
+    counted = ours(lambda: mixer(x))
+    mixer.eval()  # what it kept from the first forward is made again
+    assert counted == by_torch(lambda: mixer(x))
+    assert counted == B * BY_HAND[name] + ONCE.get(name, 0)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_the_folded_form_counts_what_it_multiplies(heads: int) -> None:
+    """4 N C D and the small matrices (ops/folded_efficient_attention.py)."""
+    key_dim, value_dim, tokens = 16, 24, 80_000
+    attention = {"type": "EfficientAttention", "num_heads": heads, "key_dim": key_dim, "value_dim": value_dim}
+    mixer = build_attention(attention, C).eval()
+    x = torch.randn(1, tokens, C)
+    assert ours(lambda: mixer(x)) == tokens * (2 * C * (key_dim + value_dim) + 2 * key_dim * value_dim // heads)
+    assert count_macs(lambda: mixer(x)).total == 4 * tokens * C * key_dim + 2 * C * key_dim * value_dim // heads
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        return torch.baddbmm(a.new_zeros(3, 5, 4), a, b)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+        return None, None
+
+
+A, V = torch.randn(5, 7), torch.randn(7)
+X, Y = torch.randn(3, 5, 7), torch.randn(3, 7, 4)
+Q, K, VALUES = torch.randn(2, 6, 9, 8), torch.randn(2, 6, 11, 8), torch.randn(2, 6, 11, 5)
+IMAGE = torch.randn(2, 8, 9, 10)
+OPERATIONS: dict[str, tuple[Callable[[], object], int]] = {
+    "mm": (lambda: A @ A.T, 5 * 7 * 5),
+    "mm out": (lambda: torch.mm(A, A.T, out=torch.empty(5, 5)), 5 * 7 * 5),
+    "addmm in place": (lambda: torch.zeros(5, 5).addmm_(A, A.T), 5 * 7 * 5),
+    "matrix times vector": (lambda: A @ V, 5 * 7),
+    "dot": (lambda: V @ V, 7),
+    "addmv": (lambda: torch.addmv(torch.zeros(5), A, V), 5 * 7),
+    "bmm": (lambda: X @ Y, 3 * 5 * 7 * 4),
+    "baddbmm in place": (lambda: torch.zeros(3, 5, 4).baddbmm_(X, Y), 3 * 5 * 7 * 4),
+    "addbmm": (lambda: torch.addbmm(torch.zeros(5, 4), X, Y), 3 * 5 * 7 * 4),
+    "inside an autograd Function": (lambda: Product.apply(X, Y), 3 * 5 * 7 * 4),
+    "broadcast matmul": (lambda: X[:, None] @ Y[None], 3 * 3 * 5 * 7 * 4),
+    "einsum": (lambda: torch.einsum("bnc,bcm->bnm", X, Y), 3 * 5 * 7 * 4),
+    "einsum of three": (lambda: torch.einsum("bnc,bcm,mk->bnk", X, Y, torch.ones(4, 2)), 3 * 5 * 7 * 4 + 3 * 5 * 4 * 2),
+    "linear": (lambda: F.linear(X, torch.randn(4, 7), torch.randn(4)), 3 * 5 * 7 * 4),
+    "conv1d": (lambda: F.conv1d(X, torch.randn(6, 5, 3)), 3 * 5 * 5 * 3 * 6),
+    "conv2d": (lambda: F.conv2d(IMAGE, torch.randn(6, 8, 3, 3), stride=2, padding=1), 2 * 5 * 5 * 6 * 8 * 9),
+    "grouped": (lambda: F.conv2d(IMAGE, torch.randn(8, 2, 3, 3), groups=4), 2 * 7 * 8 * 8 * 2 * 9),
+    "depth-wise": (lambda: F.conv2d(IMAGE, torch.randn(8, 1, 3, 3), groups=8, dilation=2), 2 * 5 * 6 * 8 * 9),
+    "transposed": (lambda: F.conv_transpose2d(IMAGE, torch.randn(8, 3, 2, 2), stride=2), 2 * 9 * 10 * 8 * 3 * 4),
+    "conv3d": (lambda: F.conv3d(IMAGE[None], torch.randn(4, 2, 1, 3, 3)), 8 * 7 * 8 * 4 * 2 * 9),
+    "fused attention": (lambda: F.scaled_dot_product_attention(Q, K, VALUES), 2 * 6 * 9 * 11 * (8 + 5)),
+    "masked attention": (
+        lambda: F.scaled_dot_product_attention(Q, K, VALUES, attn_mask=torch.ones(9, 11, dtype=torch.bool)),
+        2 * 6 * 9 * 11 * (8 + 5),
+    ),
+    "grouped-query attention": (
+        lambda: F.scaled_dot_product_attention(Q, K[:, :2], VALUES[:, :2], enable_gqa=True),
+        2 * 6 * 9 * 11 * (8 + 5),
+    ),
+    "no multiplication": (lambda: F.interpolate(IMAGE.softmax(1), scale_factor=2, mode="bilinear"), 0),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation(name: str) -> None:
+    run, macs = OPERATIONS[name]
+    assert ours(run) == macs
+
+
+def test_pytorchs_own_transformer_layer_is_seen_through() -> None:
+    """In eval mode it is one opaque operation, unless its fast path is off."""
+    layer = nn.TransformerEncoderLayer(16, 4, dim_feedforward=32, batch_first=True).eval()
+    x = torch.randn(2, 10, 16)
+    assert ours(lambda: layer(x)) == 2 * (4 * 10 * 16 * 16 + 2 * 10 * 10 * 16 + 2 * 10 * 16 * 32)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_networks_of_timm(name: str) -> None:
+    backbone = create_backbone({"type": "TimmBackbone", "model_name": name}).eval()
+    x = torch.randn(2, 3, 64, 96)
+    assert ours(lambda: backbone(x)) == by_torch(lambda: backbone(x)) > 0
+
+
+@torch.library.custom_op("visionattn_tests::product", mutates_args=())
+def product(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b
+
+
+def test_what_has_no_formula_is_named() -> None:
+    counted = count_macs(lambda: (product(A, A.T.clone()), torch.fft.rfft(A), A.softmax(0) * 2))
+    assert counted.total == 0
+    assert dict(counted.uncounted) == {"visionattn_tests.product": 1, "aten._fft_r2c": 1}
+
+
+def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VISIONATTN_KERNELS", raising=False)
+    with published_form():
+        assert os.environ["VISIONATTN_KERNELS"] == "off"
+    assert "VISIONATTN_KERNELS" not in os.environ
+    monkeypatch.setenv("VISIONATTN_KERNELS", "on")
+    with published_form():
+        pass
+    assert os.environ["VISIONATTN_KERNELS"] == "on"

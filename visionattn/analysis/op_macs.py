@@ -1,0 +1,116 @@
+"""Multiply-accumulates of one call of an operation, from the shapes of its arguments.
+
+Matrix products, convolutions and attention are counted, as everywhere in the field; sums, norms, activations,
+softmaxes, interpolations and biases are not. A convolution's padding is multiplied like any other pixel.
+
+Fused attention is as much work as the two products that it fuses. Counters that lack its CPU kernel see nothing of it:
+torch's until pytorch/pytorch#195460 was answered, and those of fvcore and mmengine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Formula = Callable[..., int]
+"""Takes the operation's output and then its arguments."""
+
+aten = torch.ops.aten
+_FORMULAS: dict[Any, Formula] = {}
+
+_MULTIPLIES = re.compile(
+    r"attention|conv|fft|lstm|gru|rnn|cdist|trilinear|linalg_(?!vector_norm)|mm(_|$)|matmul|einsum|stft"
+)
+
+
+def register_macs(*operations: Any) -> Callable[[Formula], Formula]:
+    """Decorates the formula of these operations (`torch.ops.namespace.name`)."""
+
+    def register(formula: Formula) -> Formula:
+        _FORMULAS.update(dict.fromkeys(operations, formula))
+        return formula
+
+    return register
+
+
+def formula_of(operation: Any) -> Formula | None:
+    """The formula of an operation such as torch.ops.aten.mm; None if it has none."""
+    return _FORMULAS.get(operation)
+
+
+def may_multiply(operation: Any) -> bool:
+    """Whether an operation without a formula could hide multiplications: a custom one, or one whose name says so."""
+    namespace, _, name = str(operation).rpartition(".")
+    return namespace not in ("aten", "prim", "prims") or _MULTIPLIES.search(name) is not None
+
+
+@register_macs(aten.mm)
+def _mm(out: Tensor, a: Tensor, b: Tensor, *args: Any, **options: Any) -> int:
+    return a.shape[0] * a.shape[1] * b.shape[1]
+
+
+@register_macs(aten.addmm, aten.addmm_)
+def _addmm(out: Tensor, added: Tensor, a: Tensor, b: Tensor, *args: Any, **options: Any) -> int:
+    return _mm(out, a, b)
+
+
+@register_macs(aten.bmm)
+def _bmm(out: Tensor, a: Tensor, b: Tensor, *args: Any, **options: Any) -> int:
+    return a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
+
+
+@register_macs(aten.baddbmm, aten.baddbmm_, aten.addbmm, aten.addbmm_)
+def _baddbmm(out: Tensor, added: Tensor, a: Tensor, b: Tensor, *args: Any, **options: Any) -> int:
+    return _bmm(out, a, b)
+
+
+@register_macs(aten.mv, aten.dot, aten.vdot)
+def _mv(out: Tensor, a: Tensor, b: Tensor, *args: Any, **options: Any) -> int:
+    return a.numel()
+
+
+@register_macs(aten.addmv, aten.addmv_)
+def _addmv(out: Tensor, added: Tensor, a: Tensor, b: Tensor, *args: Any, **options: Any) -> int:
+    return a.numel()
+
+
+@register_macs(aten.linear)
+def _linear(out: Tensor, x: Tensor, weight: Tensor, *args: Any, **options: Any) -> int:
+    return x.numel() * (weight.shape[0] if weight.dim() == 2 else 1)
+
+
+@register_macs(aten.convolution, aten._convolution, aten.convolution_overrideable)
+def _convolution(
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *args: Any,
+    **options: Any,
+) -> int:
+    # weight is [out, in / groups, *kernel], transposed [in, out / groups, *kernel]: every pixel of the output (of the
+    # input, transposed) meets the whole weight once.
+    pixels = x if transposed else out
+    return pixels.shape[0] * prod(pixels.shape[2:]) * weight.numel()
+
+
+@register_macs(
+    aten.scaled_dot_product_attention,
+    aten._scaled_dot_product_flash_attention,
+    aten._scaled_dot_product_flash_attention_for_cpu,
+    aten._scaled_dot_product_efficient_attention,
+    aten._scaled_dot_product_cudnn_attention,
+    aten._scaled_dot_product_fused_attention_overrideable,
+)
+def _attention(out: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> int:
+    """Q K^T and the product with V; a causal mask saves nothing, as under the math backend."""
+    return prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
