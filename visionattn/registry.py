@@ -45,7 +45,9 @@ def _child(root: Registry, *locations: str) -> LazyRegistry:
 
 ATTENTION = LazyRegistry("attention", None, ["visionattn.attention"])
 
-MODELS = _child(roots.MODELS, "visionattn.blocks", "visionattn.backbones", "visionattn.segmentation")
+MODELS = _child(
+    roots.MODELS, "visionattn.blocks", "visionattn.backbones", "visionattn.necks", "visionattn.segmentation"
+)
 DATASETS = _child(roots.DATASETS, "visionattn.segmentation")
 TRANSFORMS = _child(roots.TRANSFORMS, "visionattn.data", "visionattn.segmentation")
 METRICS = _child(roots.METRICS, "visionattn.segmentation")
