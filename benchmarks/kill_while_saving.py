@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from visionattn.weights.durable import remove_leftovers, save_durably
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 Save = Callable[[Any, Path], None]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from visionattn.engine.launch import leave_processes
 from visionattn.engine.runner import Runner
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 
 @HOOKS.register_module()

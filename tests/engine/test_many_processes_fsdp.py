@@ -14,7 +14,8 @@ from torch import nn
 from visionattn.engine.fsdp import FullyShardedModel
 from visionattn.engine.launch import join_processes, leave_processes
 from visionattn.engine.runner import Runner
-from visionattn.weights.loading import load_checkpoint, read_checkpoint
+from visionattn.weights.loading import load_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 SHARDED = {"type": "visionattn.FullyShardedModel", "units": ["Linear"]}
 ITERATIONS = 14

@@ -22,7 +22,7 @@ from visionattn.engine.launch import leave_processes
 from visionattn.engine.runner import Runner
 from visionattn.engine.watch import in_company
 from visionattn.weights.durable import verify
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 
 @HOOKS.register_module()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from visionattn.engine.non_finite import image_names, statistics
 from visionattn.engine.runner import Runner
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 
 @DATASETS.register_module()

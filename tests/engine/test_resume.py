@@ -12,7 +12,7 @@ from mmengine.config import Config
 from random_run import ITERATIONS, differences, log_lines, random_config, without_times
 
 from visionattn.engine.runner import Runner
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 FEATURES = ["ema", "accumulation", "bf16"]
 

@@ -19,7 +19,7 @@ from random_run import differences, log_lines, random_config, without_times
 from visionattn.engine.checkpoint import latest_checkpoint
 from visionattn.engine.runner import Runner
 from visionattn.engine.signals import STOPPED
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 SCRIPT = Path(__file__).parents[1] / "signalled_run.py"
 

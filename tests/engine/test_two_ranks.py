@@ -14,7 +14,7 @@ import pytest
 import torch
 from random_run import differences, log_lines, without_times
 
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 SCRIPT = Path(__file__).parents[1] / "two_rank_run.py"
 

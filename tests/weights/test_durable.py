@@ -17,7 +17,7 @@ import torch
 
 from visionattn.weights import durable
 from visionattn.weights.durable import MANIFEST, read_manifest, remove, save_durably, verify
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 
 def _content(number: int) -> dict[str, torch.Tensor]:

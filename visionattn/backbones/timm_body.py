@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from visionattn.weights.loading import find_state_dict, load_state_dict, read_checkpoint
+from visionattn.weights.loading import load_state_dict
+from visionattn.weights.reading import find_state_dict, read_checkpoint
 
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
 

@@ -16,7 +16,8 @@ from mmengine.registry import DefaultScope
 
 from visionattn.engine.config import import_scope, load_config
 from visionattn.registry import DATASETS, MODELS
-from visionattn.weights.loading import find_state_dict, load_state_dict, read_checkpoint
+from visionattn.weights.loading import load_state_dict
+from visionattn.weights.reading import find_state_dict, read_checkpoint
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

@@ -15,7 +15,7 @@ from visionattn.engine.config import import_scope
 from visionattn.engine.data_check import build_to_look_at, head_class_findings, leaf_datasets
 from visionattn.engine.plugin_check import check_plugins
 from visionattn.engine.terminal import make_terminal_quiet
-from visionattn.weights.loading import find_state_dict, read_checkpoint
+from visionattn.weights.reading import find_state_dict, read_checkpoint
 
 _QUICK = 2000
 _MOST_NAMES = 8

@@ -15,7 +15,7 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader, checkpoint
 
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 
 def load_from_local(filename: str | Path, map_location: object = None) -> dict[str, Any]:
