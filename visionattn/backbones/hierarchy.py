@@ -92,7 +92,7 @@ class HierarchicalTransformer(nn.Module):
         super().__init__()
         _check_stages(depths, num_heads, out_indices, frozen_stages, type(self).__name__)
         self.patch_embed = PatchEmbed(in_channels, embed_dim, patch)
-        rows, columns = self._position_grid = _grid(image_size, self.patch_embed.patch)
+        rows, columns = self.grid = _grid(image_size, self.patch_embed.patch)
         self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, embed_dim)) if absolute_position else None
 
         channels = [embed_dim * 2**stage for stage in range(len(depths))]
@@ -134,7 +134,7 @@ class HierarchicalTransformer(nn.Module):
         x = self.patch_embed(image)
         if self.absolute_pos_embed is not None:
             grid = (x.shape[1], x.shape[2])
-            x = x + resized_position_embedding(self.absolute_pos_embed, self._position_grid, grid).unflatten(1, grid)
+            x = x + resized_position_embedding(self.absolute_pos_embed, self.grid, grid).unflatten(1, grid)
         maps = []
         for index, stage in enumerate(self.layers):
             if index > wanted[-1]:
