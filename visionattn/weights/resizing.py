@@ -69,16 +69,27 @@ def _table(table: Tensor, target: Tensor, window: tuple[int, int] | None) -> Ten
 
 
 def _positions(embedding: Tensor, target: Tensor, grid: tuple[int, int] | None) -> Tensor | None:
-    """None where a grid is unknown."""
+    """None where a grid is unknown, or the model has tokens without a place that the file has not.
+
+    Rows before those of the grid belong to class tokens and the like; those that the model has not are dropped.
+    """
     if embedding.dim() != 3 or target.dim() != 3:
         return None
     rows, wanted = embedding.shape[1], target.shape[1]
     for prefix in range(_MOST_PREFIX_TOKENS) if grid is None else (wanted - math.prod(grid),):
-        before, after = square_side(rows - prefix), square_side(wanted - prefix)
-        new = grid or (after and (after, after))
-        if before and new:
-            return resized_position_embedding(embedding, (before, before), new)
+        side = square_side(wanted - prefix)
+        new = grid or (side and (side, side))
+        before = prefix if grid is None else _prefix_rows(rows, prefix)
+        old = None if before is None else square_side(rows - before)
+        if before is not None and old and new:
+            kept = torch.cat([embedding[:, :prefix], embedding[:, before:]], dim=1)
+            return resized_position_embedding(kept, (old, old), new)
     return None
+
+
+def _prefix_rows(rows: int, least: int) -> int | None:
+    """How many rows come before those of a square grid: the fewest that there can be."""
+    return next((count for count in range(least, _MOST_PREFIX_TOKENS) if square_side(rows - count)), None)
 
 
 def _pair(model: nn.Module, owner: str, *names: str) -> tuple[int, int] | None:
