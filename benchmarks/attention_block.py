@@ -150,7 +150,7 @@ def show(report: dict[str, Any]) -> None:
             f"{extra['ours']:.1f}",
             *(against(extra[peer], extra["ours"], ".0f", ".1f") for peer in PEERS),
         )
-    console = Console(width=None if Console().is_terminal else 180)
+    console = Console(width=None if Console().is_terminal else 240)
     console.print(table)
     console.print(", ".join(f"{key} {value}" for key, value in about.items()), soft_wrap=True)
     console.print("MB: peak beyond what was held before, in torch's allocator, output included", soft_wrap=True)
