@@ -25,6 +25,8 @@ COMMANDS = {
     "data": "check, look at and make data sets",
     "config": "show, check, compare and explain configs",
     "cost": "multiplications, memory and time of a model, by stage and block",
+    "export": "write a model for timm",
+    "convert": "write weights under another code base's names",
     "attention": "list the attention mechanisms",
     "doctor": "show versions and devices, name what does not fit together",
 }

@@ -1,0 +1,1 @@
+"""Models handed over to other libraries and formats."""
