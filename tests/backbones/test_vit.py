@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from naive import Parameters, assert_equals_naive, linear, randomised, softmax, tensor
@@ -124,10 +126,39 @@ def test_published_model_is_timms(name: str) -> None:
     assert_same(model, peer, [own], [expected])
 
 
-def sam(relative: bool = False, **options: Any) -> Any:
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_base_patch32_clip_224"]
+)
+def test_a_timm_checkpoint_of_another_image_size(name: str, tmp_path: Path) -> None:
+    """timm's own interpolation of the positions is the reference; its classifier is passed over."""
+    peer = scrambled(timm.create_model(name, **TINY, num_classes=5))
+    safetensors.torch.save_file(peer.state_dict(), tmp_path / "timm.safetensors")
+    options = {"vit_base_patch32_clip_224": {"patch": (32, 32), "norm_pre": True, "norm_eps": 1e-5}}
+    special = options.get(name, {"distillation_token": "distilled" in name})
+    model = VisionTransformer(**TINY, **special, image_size=(64, 96), checkpoint=tmp_path / "timm.safetensors").eval()
+    peer.set_input_size((64, 96))
+    x = torch.randn(1, 3, 64, 96)
+    (expected,) = peer.forward_intermediates(x, indices=1, norm=True, intermediates_only=True)
+    torch.testing.assert_close(model(x)[0], expected, rtol=0, atol=1e-5)
+
+
+def test_a_timm_checkpoint_becomes_a_vitdet_whose_class_token_is_cut(tmp_path: Path) -> None:
+    peer = scrambled(timm.create_model("vit_tiny_patch16_224", **TINY))
+    safetensors.torch.save_file(peer.state_dict(), tmp_path / "timm.safetensors")
+    windows = {"type": "WindowAttention", "window": (3, 3), "relative_position_bias": False}
+    options = {**TINY, "class_token": False, "out_norms": False, "attention": [windows, "SoftmaxAttention"]}
+    model = VisionTransformer(**options, checkpoint=tmp_path / "timm.safetensors")
+    assert torch.equal(model.pos_embed, peer.pos_embed[:, 1:])
+    own = dict(peer.named_parameters())
+    assert all(torch.equal(p, own[n]) for n, p in model.named_parameters() if n != "pos_embed")
+    with pytest.raises(ValueError, match="belong to another model"):
+        VisionTransformer(**{**options, "depth": 4}, checkpoint=tmp_path / "timm.safetensors")
+
+
+def sam(**options: Any) -> Any:
     """timm's encoder of Segment Anything: ViTDet's, blocks 1 and 3 global, windows of 3 x 3."""
     return VisionTransformerSAM(
-        embed_dim=24, depth=4, num_heads=3, window_size=3, global_attn_indexes=(1, 3), use_rel_pos=relative,
+        embed_dim=24, depth=4, num_heads=3, window_size=3, global_attn_indexes=(1, 3), use_rel_pos=False,
         img_size=(28, 20), patch_size=4, neck_chans=0, **options,
     )  # fmt: skip
 
@@ -265,6 +296,14 @@ def test_a_class_token_takes_part() -> None:
     with torch.no_grad():
         model.cls_token.normal_()
     assert not torch.allclose(model(x)[0], before)
+
+
+def test_other_blocks_for_one_call() -> None:
+    model = scrambled(tiny(out_indices=(0, 1, 2)))
+    x = torch.randn(1, 3, 16, 24)
+    all_maps = model(x)
+    assert torch.equal(model(x, out_indices=(1,))[0], all_maps[1])
+    assert [torch.equal(a, b) for a, b in zip(model(x, (0, 2)), all_maps[::2], strict=True)] == [True, True]
 
 
 def test_blocks_behind_the_last_output_do_not_run_and_want_no_gradient() -> None:

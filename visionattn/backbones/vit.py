@@ -10,11 +10,12 @@ Differs: no classifier; any image size; ViTDet's decomposed relative positions, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as computed_again
 
 from visionattn.attention.base import check_whole
 from visionattn.backbones.depth import Attention, attention_by_depth, drop_path_by_depth
@@ -24,6 +25,7 @@ from visionattn.blocks.transformer import TransformerBlock
 from visionattn.ops.position_embedding import resized_position_embedding
 from visionattn.registry import MODELS
 from visionattn.typing import Feature, Tokens
+from visionattn.weights.loading import load_checkpoint
 
 
 @MODELS.register_module()
@@ -57,6 +59,9 @@ class VisionTransformer(nn.Module):
         norm_eps: epsilon of every LayerNorm; CLIP's is 1e-5.
         out_indices: blocks whose maps are returned, rising; the last one if None. Blocks behind them do not run.
         out_norms: the final LayerNorm, on each map that is returned; False returns the maps as the blocks leave them.
+        checkpoint: local .safetensors or .pth of a ViT under timm's, torchvision's or mmseg's names, as
+            `load_checkpoint` takes it. Positions of another image size are interpolated; a classifier, and the tokens
+            and the final norm that this model does without, are passed over.
         frozen_stages: the blocks up to this one, and all before them, are not trained and stay in eval mode; -1
             freezes nothing.
         grad_checkpointing: trades time for memory while training.
@@ -65,6 +70,7 @@ class VisionTransformer(nn.Module):
         feature_info: of every block, dict(num_chs, reduction, module).
     Raises:
         KeyError, TypeError, ValueError: an option that does not fit; for the attention as `build_attention`.
+        FileNotFoundError, ValueError: the checkpoint, as `load_checkpoint`.
     """
 
     cls_token: nn.Parameter | None
@@ -92,6 +98,7 @@ class VisionTransformer(nn.Module):
         norm_eps: float = 1e-6,
         out_indices: Sequence[int] | None = None,
         out_norms: bool = True,
+        checkpoint: str | Path | None = None,
         frozen_stages: int = -1,
         grad_checkpointing: bool = False,
     ) -> None:
@@ -137,21 +144,25 @@ class VisionTransformer(nn.Module):
             {"num_chs": embed_dim, "reduction": stride, "module": f"blocks.{index}"} for index in range(depth)
         ]
         self._init_weights()
+        if checkpoint is not None:
+            load_checkpoint(self, checkpoint, allow=self._not_of_a_backbone())
         self.set_grad_checkpointing(grad_checkpointing)
         for unused in self.blocks[out_indices[-1] + 1 :]:
             unused.requires_grad_(False)  # DistributedDataParallel waits for the gradient of whatever wants one
         self._frozen = self._freeze(frozen_stages)
         self.train()
 
-    def forward(self, image: Tensor) -> list[Feature]:
+    def forward(self, image: Tensor, out_indices: Sequence[int] | None = None) -> list[Feature]:
         """The maps of the blocks in out_indices, NCHW.
 
+        Args:
+            image: [B, in_channels, H, W].
+            out_indices: other blocks for this call, none behind the model's last; those behind them do not run.
         Raises:
             ValueError: the image has another number of axes or channels.
         """
-        return [
-            self.norm(self.on_map(x, image)).permute(0, 3, 1, 2) for x in self.forward_tokens(image, self.out_indices)
-        ]
+        tokens = self.forward_tokens(image, self.out_indices if out_indices is None else out_indices)
+        return [self.norm(self.on_map(x, image)).permute(0, 3, 1, 2) for x in tokens]
 
     def forward_tokens(self, image: Tensor, out_indices: Sequence[int]) -> list[Tokens]:
         """What some blocks hand on: sequences [B, P + H * W, C] with prefix tokens, maps [B, H, W, C] without."""
@@ -159,7 +170,7 @@ class VisionTransformer(nn.Module):
         found = []
         for index, block in enumerate(self.blocks):
             if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = computed_again(block, x, use_reentrant=False)
             else:
                 x = block(x)
             if index in out_indices:
@@ -172,7 +183,9 @@ class VisionTransformer(nn.Module):
         """Those tokens of a block that lie on the map of the image, [B, H, W, C]."""
         if not self.num_prefix_tokens:
             return x
-        rows, columns = (-(-n // patch) for n, patch in zip(image.shape[-2:], self.patch_embed.patch, strict=True))
+        rows, columns = (
+            (n + patch - 1) // patch for n, patch in zip(image.shape[-2:], self.patch_embed.patch, strict=True)
+        )
         return x[:, self.num_prefix_tokens :].unflatten(1, (rows, columns))
 
     def keep_stages(self, out_indices: Sequence[int]) -> None:
@@ -220,6 +233,12 @@ class VisionTransformer(nn.Module):
             if token is not None:
                 nn.init.trunc_normal_(token, std=std)
         init_linears(self)
+
+    def _not_of_a_backbone(self) -> list[str]:
+        """Patterns of what a checkpoint may hold and this model need not have."""
+        tokens = [name for name in ("cls_token", "dist_token", "reg_token") if getattr(self, name) is None]
+        norm = ["norm.*"] if isinstance(self.norm, nn.Identity) else []
+        return ["head.*", "head_dist.*", "fc_norm.*", "attn_pool.*", *tokens, *norm]
 
     def _freeze(self, frozen_stages: int) -> list[nn.Module]:
         """Switches off the gradients up to a block; the modules that stay in eval mode."""
