@@ -53,7 +53,8 @@ class PatchEmbed(nn.Module):
             raise ValueError(f"expected an image [B, {self.in_channels}, H, W], got {list(image.shape)}")
         height, width = image.shape[-2:]
         below, right = -height % self.patch[0], -width % self.patch[1]
-        if below or right:
+        # Symbolic extents are padded unasked: an export would be pinned to the answer.
+        if not isinstance(height, int) or not isinstance(width, int) or below or right:
             image = F.pad(image, (0, right, 0, below))
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
@@ -97,6 +98,6 @@ class PostNormPatchMerging(nn.Module):
 def _joined(x: Tokens) -> Tokens:
     """The channels of each 2 x 2 tokens, [B, ceil(H / 2), ceil(W / 2), 4 C]: both rows of the left column first."""
     height, width = x.shape[1:3]
-    if height % 2 or width % 2:
+    if not isinstance(height, int) or not isinstance(width, int) or height % 2 or width % 2:
         x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
     return torch.cat([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=-1)

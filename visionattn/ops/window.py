@@ -60,17 +60,18 @@ def window_layout(
     tokens, regions, window_of, place_of = (torch.zeros((), dtype=torch.long, device=device) for _ in range(4))
     real = torch.ones((), dtype=torch.bool, device=device)
     for axis, (extent, length, offset) in enumerate(zip(grid, window, shift, strict=True)):
-        count = -(-extent // length)
+        count = (extent + length - 1) // length  # ONNX divides towards zero: no negative numbers
         rolled = extent if shift_before_padding else count * length
+        around = torch.full((), rolled, device=device)  # a divisor that is a symbolic number has no ONNX form
         by_window, by_token = [1] * (2 * len(grid)), [1] * len(grid)
         by_window[axis], by_window[len(grid) + axis], by_token[axis] = count, length, extent
 
         position = torch.arange(count * length, device=device)
-        token = torch.where(position < rolled, (position + offset) % rolled, position).view(by_window)
+        token = torch.where(position < rolled, (position + offset) % around, position).view(by_window)
         tokens, real = tokens * extent + token, real & (token < extent)
         regions = 2 * regions + (position >= count * length - offset).view(by_window)
 
-        position = ((torch.arange(extent, device=device) - offset) % rolled).view(by_token)
+        position = ((torch.arange(extent, device=device) - offset) % around).view(by_token)
         window_of = window_of * count + position // length
         place_of = place_of * length + position % length
 
@@ -83,7 +84,8 @@ def window_layout(
         rows=(tokens[:, None, :] * heads + head[:, None]).flatten(),
         slots=((window_of.flatten()[:, None] * heads + head) * area + place_of.flatten()[:, None]).flatten(),
         regions=regions.reshape(-1, area) if any(shift) else None,
-        padded=any(extent % length for extent, length in zip(grid, window, strict=True)),
+        # Of a symbolic extent it is not asked: an export would be pinned to the answer.
+        padded=any(not isinstance(extent, int) or extent % length for extent, length in zip(grid, window, strict=True)),
     )
 
 
