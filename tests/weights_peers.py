@@ -13,7 +13,7 @@ SIZE = {"embed_dim": 16, "depths": (2, 3), "num_heads": (2, 4)}
 """Two stages, the second of odd depth; the merging between them has four times 16 channels."""
 
 
-def timm_swin(window: int, image: tuple[int, int], *, v2: bool = False, **size: Any) -> nn.Module:
+def timm_swin(window: int | tuple[int, int], image: tuple[int, int], *, v2: bool = False, **size: Any) -> nn.Module:
     from timm.models.swin_transformer import SwinTransformer
     from timm.models.swin_transformer_v2 import SwinTransformerV2
 

@@ -137,7 +137,9 @@ def test_a_vit_of_another_size_names_both(tmp_path: Path) -> None:
 
 
 def test_microsoft_has_no_vit_and_torchvision_no_registers() -> None:
-    with pytest.raises(ValueError, match="microsoft has no ViT, which these weights are; give timm, torchvision or mm"):
+    with pytest.raises(
+        ValueError, match="microsoft has no ViT, which these weights are; they can go to timm, torchvision a"
+    ):
         convert_weights(timm_vit().state_dict(), "microsoft")
     refused = r"1 of 45 tensors have no place in torchvision: reg_token; allow=\('reg_token',\)"
     with pytest.raises(ValueError, match=refused):

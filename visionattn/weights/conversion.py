@@ -12,7 +12,7 @@ from torch import Tensor
 from visionattn.typing import Grid
 from visionattn.weights.dialects.dialect import Dialect, State, described
 from visionattn.weights.dialects.swin import blocks_of
-from visionattn.weights.reading import find_state_dict
+from visionattn.weights.reading import below, find_state_dict
 from visionattn.weights.report import is_allowed, patterns_for
 from visionattn.weights.translation import (
     Canonical,
@@ -63,7 +63,12 @@ class Conversion:
 
 
 def convert_weights(
-    state: Mapping[str, Any], to: str, *, window: Sequence[int] | None = None, allow: Sequence[str] = ()
+    state: Mapping[str, Any],
+    to: str,
+    *,
+    prefix: str = "",
+    window: Sequence[int] | None = None,
+    allow: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """The weights of a Swin or ViT under another code base's names and in its order.
 
@@ -75,6 +80,7 @@ def convert_weights(
     Args:
         state: tensors by name, or a checkpoint with them under state_dict, model or module.
         to: "timm", "microsoft", "torchvision" or "mmseg".
+        prefix: takes only the names that begin so, and cuts it off; "backbone." needs no mention.
         window: height and width, for targets that keep tables of it; needed where the weights do not tell it, as
             those of a Swin V2 from timm.
         allow: patterns of names, such as "head.*", that are left out where the target has no place for them.
@@ -82,26 +88,36 @@ def convert_weights(
         ValueError: nobody's names; an unknown target, or one that has no such models or no place for a name that is
             not allowed to be left out; the window is not known.
     """
-    return convert(state, to, window=window, allow=allow).state
+    return convert(state, to, prefix=prefix, window=window, allow=allow).state
 
 
 def convert(
-    checkpoint: Mapping[str, Any], to: str, *, window: Sequence[int] | None = None, allow: Sequence[str] = ()
+    checkpoint: Mapping[str, Any],
+    to: str,
+    *,
+    prefix: str = "",
+    window: Sequence[int] | None = None,
+    allow: Sequence[str] = (),
 ) -> Conversion:
     """What `convert_weights` returns, with an account of it."""
     check_target(to)
     state = find_state_dict(checkpoint)
+    if prefix:
+        state = below(prefix, state)
     spoken = detect(state)
     if spoken is None:
-        first = ", ".join(list(state)[:3])
+        first = ", ".join([str(name) for name, value in state.items() if isinstance(value, Tensor)][:3])
         raise ValueError(
-            f"nobody's names known here: {first}, ...; known are Swin's of {_listed(having('Swin'))} and ViT's of "
-            f"{_listed(having('ViT'))}; if something stands before these, name it by prefix (--prefix)"
+            f"these are names of no code base known here: {first}, ...; known are those of {_listed(having('Swin'))} "
+            f"for Swin, of {_listed(having('ViT'))} for ViT; if something stands before one of these, say so by prefix "
+            "(--prefix)"
         )
     family = spoken.dialect.family
     target = speaking(to, family.name)
     if target is None:
-        raise ValueError(f"{to} has no {family.name}, which these weights are; give {_listed(having(family.name))}")
+        raise ValueError(
+            f"{to} has no {family.name}, which these weights are; they can go to {_listed(having(family.name))}"
+        )
     canonical = to_canonical(state, spoken)
     converted, homeless = from_canonical(canonical.state, target)
     left_out = (*canonical.unknown, *(canonical.spelled.get(name, name) for name in homeless))
@@ -165,4 +181,4 @@ def _extent(told: Grid | None, table: Tensor | None) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else names[0]
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
