@@ -13,6 +13,7 @@ import visionattn
 PUBLIC = [
     "__version__",
     "build_attention",
+    "convert_weights",
     "create_backbone",
     "insert_attention",
     "list_attention",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from visionattn.backbones.build import create_backbone
     from visionattn.backbones.insertion import insert_attention
     from visionattn.engine.inference import predict
+    from visionattn.weights.conversion import convert_weights
     from visionattn.weights.loading import load_checkpoint
 
 _PUBLIC = {
@@ -22,6 +23,7 @@ _PUBLIC = {
     "build_attention": "visionattn.attention.build",
     "create_backbone": "visionattn.backbones.build",
     "insert_attention": "visionattn.backbones.insertion",
+    "convert_weights": "visionattn.weights.conversion",
     "load_checkpoint": "visionattn.weights.loading",
     "predict": "visionattn.engine.inference",
 }
@@ -29,6 +31,7 @@ _PUBLIC = {
 __all__ = [
     "__version__",
     "build_attention",
+    "convert_weights",
     "create_backbone",
     "insert_attention",
     "list_attention",
