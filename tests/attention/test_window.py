@@ -293,6 +293,12 @@ def assert_same_output_and_input_gradient(
 # What is kept between calls.
 
 
+@pytest.fixture
+def plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that keeps its bias; the walk over groups of windows makes a bias group by group."""
+    monkeypatch.setenv("VISIONATTN_KERNELS", "off")
+
+
 def fresh_output(mixer: WindowAttention, x: Tensor) -> Tensor:
     """What a module that has kept nothing answers."""
     fresh = make(seed=7, window=mixer.window, shift=mixer.shift).to(x.dtype)
@@ -301,6 +307,7 @@ def fresh_output(mixer: WindowAttention, x: Tensor) -> Tensor:
         return fresh(x)
 
 
+@pytest.mark.usefixtures("plain_form")
 def test_the_bias_is_made_once_while_weights_and_grid_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[torch.Size] = []
 
@@ -353,8 +360,12 @@ CHANGES: dict[str, Callable[[WindowAttention], object]] = {
 }
 
 
+@pytest.mark.parametrize("kernels", ["on", "off"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_the_kept_bias_is_never_stale(change: Callable[[WindowAttention], object]) -> None:
+def test_the_kept_bias_is_never_stale(
+    change: Callable[[WindowAttention], object], kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIONATTN_KERNELS", kernels)
     mixer, x = make(window=(4, 3), shift=(2, 1)), random_map(5, 7)
     with torch.no_grad():
         before = mixer(x)
@@ -364,6 +375,7 @@ def test_the_kept_bias_is_never_stale(change: Callable[[WindowAttention], object
         assert torch.equal(mixer(x), fresh_output(mixer, x))
 
 
+@pytest.mark.usefixtures("plain_form")
 @torch.no_grad()
 def test_a_new_parameter_at_an_old_address_is_new() -> None:
     mixer, x = make(window=(4, 3), shift=(2, 1)), random_map(5, 7)
@@ -373,6 +385,7 @@ def test_a_new_parameter_at_an_old_address_is_new() -> None:
         assert torch.equal(mixer(x), fresh_output(mixer, x))
 
 
+@pytest.mark.usefixtures("plain_form")
 @torch.no_grad()
 def test_the_kept_bias_follows_the_dtype() -> None:
     mixer, x = make(window=(4, 3), shift=(2, 1)), random_map(5, 7)
@@ -384,6 +397,7 @@ def test_the_kept_bias_follows_the_dtype() -> None:
     assert torch.equal(mixer(x), fresh_output(mixer, x))
 
 
+@pytest.mark.usefixtures("plain_form")
 def test_copies_and_pickles_keep_nothing() -> None:
     mixer, x = make(window=(4, 3), shift=(2, 1)), random_map(5, 7)
     with torch.no_grad():
@@ -396,6 +410,7 @@ def test_copies_and_pickles_keep_nothing() -> None:
     assert len(pickle.dumps(mixer)) == len(pickle.dumps(make(window=(4, 3), shift=(2, 1))))
 
 
+@pytest.mark.usefixtures("plain_form")
 def test_trains_after_inference_mode() -> None:
     mixer, x = make(window=(4, 3), shift=(2, 1)), random_map(5, 7)
     for parameter in mixer.parameters():

@@ -12,6 +12,7 @@ sees no real key answers 0; windows may have one or three dimensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
@@ -19,6 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from visionattn.attention.base import Claims, QKVAttention
+from visionattn.attention.shortcut import (
+    ResidualMixer,
+    is_inactive_dropout,
+    is_ordinary,
+    kernels_allowed,
+    plain_weights,
+    runs_eagerly,
+    unobserved,
+)
 from visionattn.ops.window import (
     WindowLayout,
     hidden_pairs,
@@ -29,14 +39,16 @@ from visionattn.ops.window import (
     window_bias,
     window_layout,
 )
+from visionattn.ops.window_groups import WindowGroup, positions_at_once, window_groups
+from visionattn.ops.window_map import Projections, window_attention_map
 from visionattn.registry import ATTENTION
-from visionattn.typing import Grid
+from visionattn.typing import Grid, Tokens
 
 Made = TypeVar("Made")
 
 
 @ATTENTION.register_module()
-class WindowAttention(QKVAttention):
+class WindowAttention(QKVAttention, ResidualMixer):
     """Softmax attention inside windows; with a shift, Swin's second kind of block.
 
     Args:
@@ -104,11 +116,13 @@ class WindowAttention(QKVAttention):
         self.shift_before_padding = shift_before_padding
         index = relative_position_index(self.window)
         self.register_buffer("relative_position_index", index, persistent=False)
-        table = nn.Parameter(torch.empty(int(index.max()) + 1, num_heads)) if relative_position_bias else None
+        offsets = math.prod(2 * length - 1 for length in self.window)
+        table = nn.Parameter(torch.empty(offsets, num_heads)) if relative_position_bias else None
         if table is not None:
             nn.init.trunc_normal_(table, std=0.02)
         self.register_parameter("relative_position_bias_table", table)
         self._kept_layout = _Kept[WindowLayout]()
+        self._kept_groups = _Kept[list[WindowGroup]]()
         self._kept_bias = _Kept[tuple[Tensor | None, list[Tensor]]]()
 
     def check_map(self, x: Tensor, mask: Tensor | None, name: str = "x") -> None:
@@ -134,11 +148,35 @@ class WindowAttention(QKVAttention):
         out = window_attention(q, k, v, window_bias(self._relative_bias(q.dtype), hidden), dropout)
         return merge(out.masked_fill(hidden.all(dim=-1)[:, :, None, :, None], 0.0), layout)
 
+    def add_to(self, residual: Tokens, x: Tokens, scale: Tensor | None = None, mask: Tensor | None = None) -> Tokens:
+        """One walk over the map where there is no scale, `walked_projections` allows it and nothing observes self."""
+        self.check_map(x, mask)
+        if scale is None and unobserved(self) and type(residual) is type(x) and residual.dtype == x.dtype:
+            projections = walked_projections(self, x, mask=mask)
+            if projections is not None:
+                return self._walk(x, projections, residual)
+        mixed = self(x, mask=mask).to(residual.dtype)
+        return residual + mixed if scale is None else torch.addcmul(residual, mixed, scale.to(residual.dtype))
+
     def train(self, mode: bool = True) -> WindowAttention:
         # Averaging hooks exchange weights through `.data` before they switch the mode; no version counter tells of it.
         self._kept_bias.clear()
         super().train(mode)
         return self
+
+    def _attend_map(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        projections = walked_projections(self, x, context, mask)
+        return super()._attend_map(x, context, mask) if projections is None else self._walk(x, projections)
+
+    def _walk(self, x: Tensor, projections: Projections, residual: Tensor | None = None) -> Tensor:
+        layout, positions = self._layout(tuple(x.shape[1:-1]), x.device), positions_at_once()
+        groups = self._kept_groups.get(
+            (layout.grid, positions),
+            lambda: window_groups(layout, mask_padding=self.mask_padding, positions=positions),
+        )
+        added = None if residual is None else residual.flatten(1, -2)
+        relative = self._relative_bias(x.dtype)
+        return window_attention_map(x.flatten(1, -2), relative, projections, groups, added).reshape(x.shape)
 
     def _padding(self) -> tuple[Tensor | None, ...]:
         """What q, k and v are where there is padding: the projection of a token of zeros."""
@@ -150,7 +188,7 @@ class WindowAttention(QKVAttention):
     def _layout(self, grid: Grid, device: torch.device) -> WindowLayout:
         def make() -> WindowLayout:
             shift = tuple(
-                offset if extent > length or self.shift_covered_axes else 0
+                offset if self.shift_covered_axes else _shift_of(offset, extent, length)
                 for extent, length, offset in zip(grid, self.window, self.shift, strict=True)
             )
             return window_layout(
@@ -189,6 +227,44 @@ class WindowAttention(QKVAttention):
         if table is None:
             return torch.zeros(self.num_heads, *index.shape, dtype=dtype, device=index.device)
         return table.to(dtype).index_select(0, index.flatten()).t().reshape(-1, *index.shape)
+
+
+def walked_projections(
+    mixer: WindowAttention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+) -> Projections | None:
+    """The layers of a `WindowAttention` that walks over x in groups of windows; None where it may not.
+
+    All of these must hold (`ops/window_map.py` is the form):
+    - the environment does not say VISIONATTN_KERNELS=off;
+    - x is on the CPU, float32 or float64, and without a mask;
+    - eager mode: no autocast, torch.compile, export, tracing, torch.func transform or forward-mode derivative;
+    - the mixer is exactly WindowAttention (a subclass may look at queries or weights), with values as wide as keys;
+    - qkv and proj are exactly nn.Linear, without hooks, parametrisations or wrappers, and no dropout is at work.
+    """
+    qkv, proj, proj_drop = mixer.qkv, mixer.proj, mixer.proj_drop
+    if not (
+        type(mixer) is WindowAttention
+        and context is None
+        and mask is None
+        and x.is_cpu
+        and x.dtype in (torch.float32, torch.float64)
+        and mixer.key_dim == mixer.value_dim
+        and (mixer.attn_drop == 0 or not mixer.training)
+        and "attend" not in vars(mixer)
+        and kernels_allowed()
+        and runs_eagerly()
+        and is_ordinary(x)
+        and is_inactive_dropout(proj_drop)
+        and unobserved(qkv, proj, proj_drop)
+    ):
+        return None
+    before, after = plain_weights(qkv, x.dtype), plain_weights(proj, x.dtype)
+    return None if before is None or after is None else Projections(*before, *after)
+
+
+def _shift_of(offset: int, extent: int, length: int) -> int:
+    """`offset` where the axis is longer than a window, else 0; not by a comparison, which would pin an export to it."""
+    return torch.sym_min(offset, offset * torch.sym_max(extent - length, 0))  # type: ignore[return-value]  # a SymInt
 
 
 class _Kept(Generic[Made]):

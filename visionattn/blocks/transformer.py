@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from visionattn.attention.build import build_attention
+from visionattn.attention.shortcut import ResidualMixer, runs_eagerly, unobserved
 from visionattn.blocks.drop_path import DropPath
 from visionattn.blocks.layer_scale import LayerScale
 from visionattn.blocks.mlp import Mlp
@@ -60,8 +61,14 @@ class TransformerBlock(nn.Module):
             x: [B, *grid, C].
             mask: [B, *grid] bool, True where a token is real; None if all are.
         """
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask=mask)))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        attn, mlp = self.attn, self.mlp
+        if isinstance(attn, ResidualMixer) and _does_nothing(self.ls1, self.drop_path1):
+            x = attn.add_to(x, self.norm1(x), mask=mask)
+        else:
+            x = x + self.drop_path1(self.ls1(attn(self.norm1(x), mask=mask)))
+        if isinstance(mlp, Mlp) and _does_nothing(self.ls2, self.drop_path2):
+            return mlp.add_to(x, self.norm2(x))
+        return x + self.drop_path2(self.ls2(mlp(self.norm2(x))))
 
 
 @MODELS.register_module()
@@ -113,3 +120,14 @@ class ResPostNormTransformerBlock(nn.Module):
         """
         x = x + self.drop_path1(self.norm1(self.attn(x, mask=mask)))
         return x + self.drop_path2(self.norm2(self.mlp(x)))
+
+
+def _does_nothing(layer_scale: nn.Module, drop_path: nn.Module) -> bool:
+    """Between a branch and the sum there is nothing now, and nothing that watches: the branch may add itself."""
+    return (
+        runs_eagerly()
+        and type(layer_scale) is nn.Identity
+        and type(drop_path) is DropPath
+        and (drop_path.p == 0.0 or not drop_path.training)
+        and unobserved(layer_scale, drop_path)
+    )
