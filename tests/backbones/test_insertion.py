@@ -296,6 +296,11 @@ FAILURES: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
+def test_nothing_to_insert_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match=r"insert_attention expects where -> what, .*; got \{\}"):
+        insert_attention(Strange(), {})
+
+
 @pytest.mark.parametrize(("attention", "kind", "message"), FAILURES, ids=[str(next(iter(f[0]))) for f in FAILURES])
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "behind a good one"])
 def test_errors_say_what_is_there_and_leave_the_model(

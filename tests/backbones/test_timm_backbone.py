@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import visionattn
 from visionattn.backbones.timm_backbone import TimmBackbone
 from visionattn.blocks import AttentionPlugin
+from visionattn.blocks.conv_attention import ConvAttention
 from visionattn.registry import MODELS
 
 SWIN = {"embed_dim": 12, "depths": (2, 2, 2, 2), "num_heads": (2, 2, 2, 2), "window_size": 4}
@@ -108,6 +109,31 @@ def test_attention_by_stage(attention: Any, expected: Mapping[int, int]) -> None
             found[stage] = found.get(stage, 0) + 1
     assert found == expected
     assert attention == before, "a config may be used again"
+
+
+def test_attention_at_single_blocks() -> None:
+    model = backbone("resnet18", attention={"layer3.0": "EfficientAttention", 2: "SoftmaxAttention"})
+    assert [name for name, m in model.body.named_modules() if isinstance(m, AttentionPlugin)] == [
+        "layer2.attention_plugin",
+        "layer3.0.attention_plugin",
+    ]
+    joined = backbone("swin_tiny_patch4_window7_224", attention={"layers.1.blocks.0": "EfficientAttention"})
+    assert [name for name, m in joined.body.named_modules() if isinstance(m, AttentionPlugin)] == [
+        "layers_1.blocks.0.attention_plugin"
+    ], "the path is that in timm's model, however its feature extractor spells it"
+
+
+def test_attention_in_convolutions() -> None:
+    """At a stage, at a block, and beside insertion; the features keep their shapes."""
+    options = {"conv_attention": {4: {"type": "EfficientAttention", "num_heads": 2}, "layer3.1": "SoftmaxAttention"}}
+    model = backbone("resnet18", attention={4: "EfficientAttention"}, frozen_stages=4, **options)
+    found = [name for name, m in model.body.named_modules() if isinstance(m, ConvAttention)]
+    assert found == ["layer3.1.conv2", "layer4.0.conv2", "layer4.1.conv2"]
+    x = torch.randn(1, 3, 75, 97)
+    shapes = [m.shape for m in maps(backbone("resnet18"), x)]
+    assert [m.shape for m in maps(model, x)] == shapes
+    trained = {name.split(".attn.")[0] for name, p in model.body.named_parameters() if p.requires_grad}
+    assert {name for name in trained if "attention_plugin" not in name} == set(found)
 
 
 def test_stages_are_chosen_and_counted_as_timm_does() -> None:
@@ -285,7 +311,31 @@ ERRORS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         ValueError,
         r"stage 7: test_resnet runs the stages 0 to 4",
     ),
-    ("test_resnet", {"attention": {"layer3": "EfficientAttention"}}, ValueError, r"attention at stage 'layer3'"),
+    ("test_resnet", {"attention": {1.5: "EfficientAttention"}}, ValueError, r"attention at stage 1\.5"),
+    (
+        "test_resnet",
+        {"attention": {"layer3.9": "EfficientAttention"}},
+        KeyError,
+        r"has no module 'layer3\.9'; did you mean .*under 'layer3': layer3\.0",
+    ),
+    (
+        "test_resnet",
+        {"attention": {3: "EfficientAttention", "layer3": "EfficientAttention"}},
+        ValueError,
+        r"names 'layer3' twice, as a stage and as a module",
+    ),
+    (
+        "test_resnet",
+        {"conv_attention": {7: "EfficientAttention"}},
+        ValueError,
+        r"stage 7: test_resnet runs the stages 0 to 4",
+    ),
+    (
+        "resnet18",
+        {"conv_attention": {"layer4.0.conv1": "EfficientAttention"}},
+        ValueError,
+        r"no attention in resnet18: 'layer4\.0\.conv1' \(Conv2d\) is 3x3 with 256 channels in and 512 out",
+    ),
     (
         "test_resnet",
         {"out_indices": (1, 2), "attention": {4: "SoftmaxAttention"}},

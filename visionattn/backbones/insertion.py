@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from difflib import get_close_matches
 from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from visionattn.backbones.attachment import find_attachment
+from visionattn.backbones.host import called_nowhere, check_host, modules_at
 from visionattn.backbones.layout import map_layout
-from visionattn.backbones.probe import default_input, other_sizes, outputs_of
+from visionattn.backbones.probe import example_outputs_of, other_sizes, outputs_of
 from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.registry import SCOPE
 from visionattn.typing import AttentionConfig
 
 Inserted: TypeAlias = AttentionConfig | Sequence[AttentionConfig]
 """A mechanism's config, dict(type="AttentionPlugin", attention=..., norm=...), or several to run in turn."""
-
-_TOO_LATE = {
-    "OptimizedModule": "torch.compile",
-    "ScriptModule": "torch.jit.script",
-    "DataParallel": "DataParallel",
-    "DistributedDataParallel": "DistributedDataParallel",
-    "FullyShardedDataParallel": "FullyShardedDataParallel",
-}
 
 
 def insert_attention(
@@ -50,11 +41,9 @@ def insert_attention(
         ValueError: the module's output is no feature map, or the model does not run.
         Whatever is raised, the model is as it was.
     """
-    _check_model(model)
-    targets = _targets(model, attention)
-    example = default_input(model) if example_input is None else example_input
-    inputs = example if isinstance(example, tuple) else (example,)
-    outputs = _run(model, targets, inputs, given=example_input is not None)
+    check_host(model, "insert attention", "attention is inserted")
+    targets = modules_at(model, attention, "insert_attention")
+    inputs, outputs = example_outputs_of(model, list(targets.values()), example_input)
     resized = _run_resized(model, targets, inputs)
     plugins = {
         path: _build(model, path, target, attention[path], outputs[target], resized.get(target, ()), inputs)
@@ -68,60 +57,6 @@ def insert_attention(
         _check_run(model, {p: len(outputs[targets[path]]) for path in targets for p in plugins[path]}, inputs)
         undo.pop_all()
     return model
-
-
-def _check_model(model: nn.Module) -> None:
-    for module in model.modules():
-        late = [_TOO_LATE[kind.__name__] for kind in type(module).__mro__ if kind.__name__ in _TOO_LATE]
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            late.append("compile()")
-        if late:
-            raise ValueError(f"insert attention before {late[0]}; this {type(module).__name__} would not notice it")
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise ValueError(f"{type(model).__name__} has lazy parameters; run it once before attention is inserted")
-
-
-def _targets(model: nn.Module, attention: Mapping[str, Inserted]) -> dict[str, nn.Module]:
-    """The module at each path."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if not isinstance(attention, Mapping):
-        raise TypeError(
-            f'insert_attention expects where -> what, as {{"layer3": "EfficientAttention"}}; got {attention!r}'
-        )
-    targets: dict[str, nn.Module] = {}
-    for path in attention:
-        if not isinstance(path, str):
-            raise TypeError(f'insert_attention expects the paths of modules, as "layer3"; got {path!r}')
-        if path not in modules or path == "":
-            raise KeyError(_no_such_path(model, modules, path))
-        same = [other for other, target in targets.items() if target is modules[path]]
-        if same:
-            raise ValueError(f"{same[0]!r} and {path!r} are one module; name it once, with a list of configs")
-        targets[path] = modules[path]
-    return targets
-
-
-def _no_such_path(model: nn.Module, modules: Mapping[str, nn.Module], path: str) -> str:
-    above = path
-    while above not in modules:
-        above = above.rpartition(".")[0]
-    children = [f"{above}.{name}" if above else name for name, _ in modules[above].named_children()]
-    names = [name for name in modules if name]
-    close = [name for name in names if name.endswith(f".{path}")] + get_close_matches(path, names, n=3)
-    hint = f"did you mean {' or '.join(dict.fromkeys(close[:3]))}? " if close else ""
-    place = f"under {above!r}" if above else "at its top"
-    return f"{type(model).__name__} has no module {path!r}; {hint}{place}: {', '.join(children) or 'nothing'}"
-
-
-def _run(
-    model: nn.Module, targets: Mapping[str, nn.Module], inputs: Sequence[Tensor], given: bool
-) -> dict[nn.Module, list[Any]]:
-    try:
-        return outputs_of(model, list(targets.values()), inputs)
-    except Exception as error:
-        shapes = " and ".join(str(list(x.shape)) for x in inputs)
-        way_out = "example_input must be what its forward takes" if given else "pass an example_input that it takes"
-        raise ValueError(f"{type(model).__name__} does not run on {shapes}: {error}; {way_out}") from error
 
 
 def _run_resized(
@@ -148,9 +83,7 @@ def _build(
     """The plug-ins for a module's output: on its device, in its dtype, in the module's mode."""
     where = f"{path!r} ({type(target).__name__})"
     if not outputs:
-        children = ", ".join(f"{path}.{name}" for name, _ in target.named_children())
-        holds = f"; it holds {children}" if children else ""
-        raise ValueError(f"{where} is never called by the forward of {type(model).__name__}{holds}")
+        raise ValueError(called_nowhere(model, path, target))
     plugins = []
     for options in _plugin_options(configs):
         declared = _output_format(target) or _output_format(model)

@@ -47,6 +47,27 @@ def outputs_of(model: nn.Module, watched: Sequence[nn.Module], inputs: Sequence[
     return outputs
 
 
+def example_outputs_of(
+    model: nn.Module, watched: Sequence[nn.Module], example_input: Tensor | tuple[Tensor, ...] | None
+) -> tuple[tuple[Tensor, ...], dict[nn.Module, list[Any]]]:
+    """The inputs of one forward, and `outputs_of` it.
+
+    Args:
+        example_input: what the forward takes; `default_input` if None.
+    Raises:
+        ValueError: the model does not run on it.
+    """
+    example = default_input(model) if example_input is None else example_input
+    inputs = example if isinstance(example, tuple) else (example,)
+    try:
+        return inputs, outputs_of(model, watched, inputs)
+    except Exception as error:
+        shapes = " and ".join(str(list(x.shape)) for x in inputs)
+        given = example_input is not None
+        way_out = "example_input must be what its forward takes" if given else "pass an example_input that it takes"
+        raise ValueError(f"{type(model).__name__} does not run on {shapes}: {error}; {way_out}") from error
+
+
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Everything in eval mode; afterwards every module's own mode, every buffer and the random state are back.

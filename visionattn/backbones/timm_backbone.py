@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from visionattn.backbones.convolution import replace_convolution
 from visionattn.backbones.insertion import Inserted, insert_attention
 from visionattn.backbones.timm_body import body_path, create_body, load_timm_checkpoint
 from visionattn.registry import MODELS
-from visionattn.typing import Feature
+from visionattn.typing import AttentionConfig, Feature
 
-StageAttention = Inserted | Mapping[int, Inserted] | Sequence[Inserted | None]
+Config = TypeVar("Config")
+
+Place: TypeAlias = int | str
+"""A stage, as timm's feature index, or the path of a module as in timm's model ("layer3.5")."""
+
+PlacedAttention: TypeAlias = Inserted | Mapping[Place, Inserted] | Sequence[Inserted | None]
 
 _OURS = ("pretrained", "features_only", "out_indices", "in_chans", "output_stride")
 
@@ -28,13 +34,16 @@ class TimmBackbone(nn.Module):
 
     Args:
         model_name: as in `timm.list_models()`.
-        attention: one config for every output; or stage -> config; or a list with a config or None for each output.
-            A stage is timm's feature index, as in out_indices. Each config as for `insert_attention`.
+        attention: one config for every output; or place -> config; or a list with a config or None for each output.
+            A place is a stage, counted as in out_indices, or the path of a module in timm's model, as "layer3.5" for
+            the sixth block of a ResNet's third stage. Each config as for `insert_attention`.
+        conv_attention: place -> config of a mechanism that takes the place of the 3x3 convolution in that residual
+            block, or in every block of that stage: see `replace_convolution`.
         out_indices: stages to return, rising; the last four if None (strides 4, 8, 16, 32 in most families).
         in_channels: channels of the image.
         checkpoint: local .safetensors or .pth of the timm model.
         frozen_stages: stages up to this one, and all before it, are not trained and stay in eval mode; -1 freezes
-            nothing. Attention inserted there is trained.
+            nothing. Attention put there is trained.
         norm_eval: batch norms keep their running statistics while training.
         grad_checkpointing: trades time for memory while training.
         output_stride: 8 or 16 dilates the last stages of families that can.
@@ -51,7 +60,8 @@ class TimmBackbone(nn.Module):
         self,
         model_name: str,
         *,
-        attention: StageAttention | None = None,
+        attention: PlacedAttention | None = None,
+        conv_attention: Mapping[Place, AttentionConfig] | None = None,
         out_indices: Sequence[int] | None = None,
         in_channels: int = 3,
         checkpoint: str | Path | None = None,
@@ -84,17 +94,22 @@ class TimmBackbone(nn.Module):
 
         if checkpoint is not None:
             load_timm_checkpoint(self.body, checkpoint)
-        self._frozen = self._freeze(frozen_stages)  # before the insertion: what is inserted is trained
-        if attention is not None:
+        self._frozen = self._freeze(frozen_stages)  # before any attention comes: what comes is trained
+        in_convolutions = self._by_path(conv_attention or {})
+        inserted = {} if attention is None else self._by_path(self._by_place(attention))
+        if in_convolutions or inserted:
             size = options.get("img_size") or self.body.pretrained_cfg["input_size"][-2:]
             height, width = (size, size) if isinstance(size, int) else size
-            paths = {self._stage_path(stage): cfg for stage, cfg in self._by_stage(attention).items()}
+            example = torch.zeros(1, in_channels, height, width)
             try:
-                insert_attention(self.body, paths, example_input=torch.zeros(1, in_channels, height, width))
+                if in_convolutions:
+                    replace_convolution(self.body, in_convolutions, example_input=example)
+                if inserted:
+                    insert_attention(self.body, inserted, example_input=example)
             except ValueError as error:
                 raise ValueError(f"no attention in {model_name}: {error}") from error
         if grad_checkpointing:
-            self._checkpoint_gradients()
+            self.set_grad_checkpointing()
         self.train()
 
     def forward(self, x: Tensor) -> list[Feature]:
@@ -113,8 +128,19 @@ class TimmBackbone(nn.Module):
                         module.training = False
         return self
 
-    def _by_stage(self, attention: StageAttention) -> dict[int, Inserted]:
-        last = self.out_indices[-1]
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trades time for memory while training.
+
+        Raises:
+            ValueError: timm's model cannot.
+        """
+        owner: Any = self.body if hasattr(self.body, "set_grad_checkpointing") else getattr(self.body, "model", None)
+        try:
+            owner.set_grad_checkpointing(enable)
+        except (AttributeError, AssertionError) as error:
+            raise ValueError(f"timm has no gradient checkpointing for {self.model_name}") from error
+
+    def _by_place(self, attention: PlacedAttention) -> Mapping[Place, Inserted]:
         if isinstance(attention, list | tuple):
             if len(attention) != len(self.out_indices):
                 raise ValueError(
@@ -124,13 +150,30 @@ class TimmBackbone(nn.Module):
             return {stage: cfg for stage, cfg in zip(self.out_indices, attention, strict=True) if cfg is not None}
         if not isinstance(attention, Mapping) or "type" in attention:
             return dict.fromkeys(self.out_indices, cast("Inserted", attention))
-        for stage in attention:
-            if stage not in range(last + 1):
-                raise ValueError(
-                    f"attention at stage {stage!r}: {self.model_name} runs the stages 0 to {last} and returns "
-                    f"{', '.join(map(str, self.out_indices))}"
-                )
-        return dict(cast("Mapping[int, Inserted]", attention))
+        return cast("Mapping[Place, Inserted]", attention)
+
+    def _by_path(self, placed: Mapping[Place, Config]) -> dict[str, Config]:
+        """The same configs by paths in the body."""
+        paths: dict[str, Config] = {}
+        for place, cfg in placed.items():
+            path = self._path(place)
+            if path in paths:
+                raise ValueError(f"attention names {place!r} twice, as a stage and as a module; name it once")
+            paths[path] = cfg
+        return paths
+
+    def _path(self, place: Place) -> str:
+        if isinstance(place, str) and place.isdecimal():  # JSON and the command line have no other keys than text
+            place = int(place)
+        if isinstance(place, str):
+            return body_path(self.body, place) or place  # what it lacks is named by whoever looks for it there
+        last = self.out_indices[-1]
+        if place not in range(last + 1):
+            raise ValueError(
+                f"attention at stage {place!r}: {self.model_name} runs the stages 0 to {last} and returns "
+                f"{', '.join(map(str, self.out_indices))}"
+            )
+        return self._stage_path(place)
 
     def _stage_path(self, stage: int) -> str:
         path = body_path(self.body, self.body.feature_info[stage]["module"])
@@ -165,10 +208,3 @@ class TimmBackbone(nn.Module):
             if below or (name and not path.startswith(f"{name}.")):
                 frozen.append(module)
         return frozen
-
-    def _checkpoint_gradients(self) -> None:
-        owner: Any = self.body if hasattr(self.body, "set_grad_checkpointing") else getattr(self.body, "model", None)
-        try:
-            owner.set_grad_checkpointing(True)
-        except (AttributeError, AssertionError) as error:
-            raise ValueError(f"timm has no gradient checkpointing for {self.model_name}") from error
