@@ -257,7 +257,7 @@ def test_the_plain_form_wherever_something_else_runs(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("positions", [1, 30, 10**6])
 @pytest.mark.parametrize("mask_padding", [True, False])
-@pytest.mark.parametrize(("grid", "window", "shift"), MAPS)
+@pytest.mark.parametrize(("grid", "window", "shift"), [*MAPS, ((12, 12), (4, 3), (2, 1))])
 def test_groups_hold_every_window_once(
     grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], mask_padding: bool, positions: int
 ) -> None:
