@@ -7,6 +7,7 @@ from importlib import import_module
 
 _FORMATS = {
     "timm": "a folder with config.json, model.safetensors and a model card, for timm.create_model",
+    "onnx": "an .onnx file that onnxruntime was seen to compute alike",
 }
 
 
