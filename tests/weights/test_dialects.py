@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -18,21 +19,26 @@ TINY: dict[str, Any] = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3
 HEADLESS = ("norm.*", "head.*")
 
 
+# The models run in float64: in float32, two orders of the same sums may differ by more than 1e-5 in a deep one.
+
+
 @torch.no_grad()
 def assert_same_output(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+    found, expected = (deepcopy(model).double()(x.double()) for model in (ours, theirs))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
 def assert_same_maps(timm: nn.Module, mmseg: nn.Module, x: Tensor) -> None:
     """timm's maps, normalised as mmseg does, are mmseg's."""
+    timm, mmseg, x = deepcopy(timm).double(), deepcopy(mmseg).double(), x.double()
     maps = timm.forward_intermediates(x, intermediates_only=True)
     found = mmseg(x)
     assert len(found) == len(maps)
     for index, (one, other) in enumerate(zip(maps, found, strict=True)):
         norm = getattr(mmseg, f"norm{index}")
         expected = F.layer_norm(one.permute(0, 2, 3, 1), norm.normalized_shape, norm.weight, norm.bias)
-        torch.testing.assert_close(other, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(other, expected.permute(0, 3, 1, 2), rtol=1e-6, atol=1e-6)
 
 
 def check_torchvision(window: int, side: int, *, v2: bool, **size: Any) -> None:
