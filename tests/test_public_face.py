@@ -19,6 +19,7 @@ PUBLIC = [
     "list_attention",
     "load_checkpoint",
     "predict",
+    "replace_attention",
 ]
 
 

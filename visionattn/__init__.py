@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from visionattn.attention.build import build_attention, list_attention
     from visionattn.backbones.build import create_backbone
     from visionattn.backbones.insertion import insert_attention
+    from visionattn.backbones.replacement import replace_attention
     from visionattn.engine.inference import predict
     from visionattn.weights.conversion import convert_weights
     from visionattn.weights.loading import load_checkpoint
@@ -23,6 +24,7 @@ _PUBLIC = {
     "build_attention": "visionattn.attention.build",
     "create_backbone": "visionattn.backbones.build",
     "insert_attention": "visionattn.backbones.insertion",
+    "replace_attention": "visionattn.backbones.replacement",
     "convert_weights": "visionattn.weights.conversion",
     "load_checkpoint": "visionattn.weights.loading",
     "predict": "visionattn.engine.inference",
@@ -37,6 +39,7 @@ __all__ = [
     "list_attention",
     "load_checkpoint",
     "predict",
+    "replace_attention",
 ]
 
 

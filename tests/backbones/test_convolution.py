@@ -50,7 +50,7 @@ def test_one_convolution_becomes_attention(name: str) -> None:
     build, path, where, channels, stride = HOSTS[name]
     model = build()
     before = copy.deepcopy(model)
-    x = torch.randn(1, 3, 33, 49)  # odd maps in every stage
+    x = torch.randn(1, 3, 65, 97)  # odd maps in every stage
     assert replace_convolution(model, {path: EFFICIENT}, example_input=x) is model
     found = {name: m for name, m in model.named_modules() if isinstance(m, ConvAttention)}
     assert list(found) == [where]

@@ -27,7 +27,7 @@ def attention_by_depth(attention: Attention, depth: int, num_heads: int) -> list
     listed = [attention] if isinstance(attention, str | type | Mapping) else list(attention)
     if not listed:
         raise ValueError("attention=[] names no mechanism; give one config, or a list to go round over the depth")
-    configs = [_with_heads(cfg, num_heads) for cfg in listed]
+    configs = [with_host_options(cfg, {"num_heads": num_heads}) for cfg in listed]
     return [configs[block % len(configs)] for block in range(depth)]
 
 
@@ -40,9 +40,14 @@ def drop_path_by_depth(rate: float, depths: Sequence[int]) -> list[list[float]]:
     ]
 
 
-def _with_heads(cfg: AttentionConfig, num_heads: int) -> dict[str, Any]:
-    options: dict[str, Any] = dict(cfg) if isinstance(cfg, Mapping) else {"type": cfg}
-    if "type" not in options:
+def with_host_options(cfg: AttentionConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The config, with the host's options where it names none, as far as its mechanism has them.
+
+    Raises:
+        KeyError, TypeError: what is no attention config, as `build_attention`.
+    """
+    own: dict[str, Any] = dict(cfg) if isinstance(cfg, Mapping) else {"type": cfg}
+    if "type" not in own:
         raise KeyError(f'an attention config is a name or dict(type="EfficientAttention", ...), got {cfg!r}')
-    has_heads = "num_heads" in inspect.signature(attention_class(options["type"]).__init__).parameters
-    return {"num_heads": num_heads, **options} if has_heads else options
+    known = inspect.signature(attention_class(own["type"]).__init__).parameters
+    return {name: value for name, value in options.items() if name in known} | own
