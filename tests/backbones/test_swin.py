@@ -291,6 +291,27 @@ def test_a_file_of_another_window(tmp_path: Path) -> None:
     assert visionattn.load_checkpoint(other, tmp_path / "v2.pth").complete
 
 
+@both
+def test_checkpoint_of_a_classifier(kind: type[nn.Module], tmp_path: Path) -> None:
+    """timm's file, with its classifier; frozen or not, and where other mechanisms stand in for some windows."""
+    models = pytest.importorskip("timm.models")
+    theirs = models.SwinTransformerV2 if kind is SwinTransformerV2 else models.SwinTransformer
+    size = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4)}
+    peer = theirs(img_size=48, window_size=3, num_classes=5, **size).eval()
+    torch.save(peer.state_dict(), tmp_path / "swin.pth")
+    options = {**SMALL, "window": (3, 3), "out_norms": False, "checkpoint": tmp_path / "swin.pth"}
+    expected = peer.forward_intermediates(image(48, 48), intermediates_only=True)
+    for features, wanted in zip(kind(**options).eval()(image(48, 48)), expected, strict=True):
+        torch.testing.assert_close(features, wanted)
+    kind(**{**options, "out_norms": True, "frozen_stages": 1})
+    replaced = kind(**options, attention=["EfficientAttention", "NonLocal"])
+    assert torch.equal(mixers(replaced)[0].qkv.weight, peer.layers[0].blocks[0].attn.qkv.weight)
+    with pytest.raises(ValueError, match=r"swin\.pth: the weights belong to another model"):
+        kind(**{**options, "depths": (2, 1)})
+    with pytest.raises(FileNotFoundError, match=r"no\.pth does not exist"):
+        kind(**{**options, "checkpoint": tmp_path / "no.pth"})
+
+
 def test_starts_as_published() -> None:
     torch.manual_seed(0)
     model = SwinTransformer(embed_dim=32, depths=(1, 1), num_heads=(2, 2), out_indices=(0, 1))

@@ -7,20 +7,27 @@ those of the output norms, norm0 and so on, are mmseg's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as run_again
 
+from visionattn.attention.base import TokenMixer
+from visionattn.attention.window import WindowAttention
 from visionattn.backbones.depth import Attention, attention_by_depth, drop_path_by_depth
 from visionattn.backbones.initial import init_linear, init_linears
 from visionattn.blocks.patch import PatchEmbed, PatchMerging, PostNormPatchMerging
 from visionattn.ops.position_embedding import resized_position_embedding
 from visionattn.typing import AttentionConfig, Feature, Grid, Tokens
+from visionattn.weights.loading import load_checkpoint
 
 MakeBlock = Callable[[int, AttentionConfig, Grid, float], nn.Module]
 """From channels, attention, the grid at which it is learned and drop path, a block [B, H, W, C] -> [B, H, W, C]."""
+
+_OF_THE_TASK = ("norm*", "head*")
+"""What a classifier has behind the stages, and a backbone for maps has there."""
 
 _UNDECAYED = ("absolute_pos_embed", "relative_position_bias_table", "cpb_mlp", "logit_scale")
 
@@ -39,7 +46,7 @@ class Stage(nn.Module):
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return self.blocks(x)
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False)
+            x = run_again(block, x, use_reentrant=False)
         return x
 
 
@@ -63,11 +70,15 @@ class HierarchicalTransformer(nn.Module):
         frozen_stages: stages up to this one as out_indices counts them, and all before it, are not trained and stay in
             eval mode; -1 freezes nothing. (mmseg counts from 1: its 1 is 0 here.)
         grad_checkpointing: trades time for memory while training.
+        checkpoint: local .safetensors or .pth of a Swin as timm, microsoft, torchvision or mmseg publish it, or of
+            ours. Its classifier may be left over, the norms on the maps may be missing, and where another mechanism
+            stands in the place of windows, what the two do not share.
     Attributes:
         out_channels, strides: of the maps returned.
         feature_info: of every stage, dict(num_chs, reduction, module).
     Raises:
         KeyError, TypeError, ValueError: an option that does not fit; for the attention as `build_attention`.
+        FileNotFoundError, ValueError: the checkpoint, as `load_checkpoint`.
     """
 
     def __init__(
@@ -88,6 +99,7 @@ class HierarchicalTransformer(nn.Module):
         out_norms: bool,
         frozen_stages: int,
         grad_checkpointing: bool,
+        checkpoint: str | Path | None,
     ) -> None:
         super().__init__()
         _check_stages(depths, num_heads, out_indices, frozen_stages, type(self).__name__)
@@ -115,6 +127,8 @@ class HierarchicalTransformer(nn.Module):
         for stage in self.out_indices:
             self.add_module(f"norm{stage}", nn.LayerNorm(channels[stage]) if out_norms else nn.Identity())
         self._init_weights()
+        if checkpoint is not None:
+            load_checkpoint(self, checkpoint, allow=(*_OF_THE_TASK, *self._replaced()))
         self.set_grad_checkpointing(grad_checkpointing)
         for unused in self.layers[self.out_indices[-1] + 1 :]:
             unused.requires_grad_(False)  # DistributedDataParallel waits for the gradient of whatever wants one
@@ -177,6 +191,11 @@ class HierarchicalTransformer(nn.Module):
         for module in self.modules():
             if isinstance(module, PatchMerging | PostNormPatchMerging):
                 init_linear(module.reduction)
+
+    def _replaced(self) -> list[str]:
+        """Patterns of the names in blocks whose mechanism is not that of any published Swin."""
+        mixers = {name: module for name, module in self.named_modules() if isinstance(module, TokenMixer)}
+        return [f"{name}.*" for name, mixer in mixers.items() if not isinstance(mixer, WindowAttention)]
 
     def _freeze(self, frozen_stages: int) -> list[nn.Module]:
         """Switches off the gradients up to a stage; the modules that stay in eval mode."""

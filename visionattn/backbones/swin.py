@@ -11,6 +11,7 @@ Differs: any image size (patches, windows and merging pad with zeros, as in mmse
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -37,7 +38,7 @@ class SwinTransformer(HierarchicalTransformer):
         shift_covered_axes: the published attention shifts also along an axis that one window covers, as mmseg does.
         mlp_ratio: hidden channels of the MLP over those of the block.
         in_channels, image_size, patch, embed_dim, depths, num_heads, drop_path_rate, absolute_position, out_indices,
-        out_norms, frozen_stages, grad_checkpointing: as `HierarchicalTransformer`.
+        out_norms, frozen_stages, grad_checkpointing, checkpoint: as `HierarchicalTransformer`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class SwinTransformer(HierarchicalTransformer):
         out_norms: bool = True,
         frozen_stages: int = -1,
         grad_checkpointing: bool = False,
+        checkpoint: str | Path | None = None,
     ) -> None:
         def make_block(dim: int, cfg: AttentionConfig, grid: Grid, drop_path: float) -> nn.Module:
             return TransformerBlock(dim, cfg, grid, mlp_ratio=mlp_ratio, drop_path=drop_path)
@@ -81,6 +83,7 @@ class SwinTransformer(HierarchicalTransformer):
             out_norms=out_norms,
             frozen_stages=frozen_stages,
             grad_checkpointing=grad_checkpointing,
+            checkpoint=checkpoint,
         )
 
 
@@ -96,7 +99,7 @@ class SwinTransformerV2(HierarchicalTransformer):
         shift_covered_axes: the published attention shifts also along an axis that one window covers.
         mlp_ratio: hidden channels of the MLP over those of the block.
         in_channels, image_size, patch, embed_dim, depths, num_heads, drop_path_rate, absolute_position, out_indices,
-        out_norms, frozen_stages, grad_checkpointing: as `HierarchicalTransformer`.
+        out_norms, frozen_stages, grad_checkpointing, checkpoint: as `HierarchicalTransformer`.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class SwinTransformerV2(HierarchicalTransformer):
         out_norms: bool = True,
         frozen_stages: int = -1,
         grad_checkpointing: bool = False,
+        checkpoint: str | Path | None = None,
     ) -> None:
         def make_block(dim: int, cfg: AttentionConfig, grid: Grid, drop_path: float) -> nn.Module:
             return ResPostNormTransformerBlock(dim, cfg, grid, mlp_ratio=mlp_ratio, drop_path=drop_path)
@@ -146,6 +150,7 @@ class SwinTransformerV2(HierarchicalTransformer):
             out_norms=out_norms,
             frozen_stages=frozen_stages,
             grad_checkpointing=grad_checkpointing,
+            checkpoint=checkpoint,
         )
 
 
