@@ -31,7 +31,8 @@ def patch_grid(patch_embed: nn.Module) -> PatchGrid:
     for hook in patch_embed._forward_hooks.values():
         if isinstance(hook, PatchGrid):
             return hook
-    grid = PatchGrid(tuple(patch_embed.grid_size))  # type: ignore[arg-type]
+    size: Any = patch_embed.grid_size
+    grid = PatchGrid((0, 0) if size is None else tuple(size))
     grid.handle = patch_embed.register_forward_hook(grid)
     return grid
 

@@ -91,7 +91,8 @@ class _TokenHost(_TimmHost):
 
     def grid(self) -> Grid | None:
         owner: Any = self.owner("patch_embed", "num_prefix_tokens")
-        return None if owner is None else tuple(owner.patch_embed.grid_size)
+        grid = None if owner is None else getattr(owner.patch_embed, "grid_size", None)
+        return None if grid is None else tuple(grid)
 
     def installation(self, mixer: TokenMixer) -> Callable[[], None]:
         try:
