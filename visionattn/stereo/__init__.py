@@ -1,0 +1,1 @@
+"""Stereo depth estimation."""
