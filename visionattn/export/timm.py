@@ -37,7 +37,6 @@ def _source(config: Mapping[str, Any]) -> dict[str, Any]:
         "classifier": "head" if config.get("type") == "VisionTransformer" else "head.fc",
         "first_conv": "patch_embed.proj",
         "crop_pct": 0.9,
-        "license": "apache-2.0",
     }
 
 

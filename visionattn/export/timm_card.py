@@ -34,8 +34,9 @@ maps = backbone(torch.rand(1, {channels}, {height}, {width}))  # NCHW
 {rows}
 
 {head}
-Images of {channels} channels in 0..1, minus the mean {mean}, over the deviation {std}; {height} x {width} pixels in
-training or evaluation, any other size as well.
+
+Images have {channels} channels in 0..1, minus the mean {mean}, over the deviation {std}.
+The nominal size is {height} x {width} pixels.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ def taken(stages: int, indices: int | Sequence[int] | None) -> list[int]:
 
 def group_patterns(names: Sequence[str], feature_info: Sequence[dict[str, Any]], coarse: bool) -> dict[str, Any]:
     """Patterns of parameter names by depth: block by block where the names tell, else stage by stage."""
-    embedding = r"^(patch_embed|absolute_pos_embed|pos_embed|cls_token|reg_token|dist_token)"
+    embedding = r"^(?:patch_embed|absolute_pos_embed|pos_embed|cls_token|reg_token|dist_token)"
     if any(name.startswith("layers.0.blocks.") for name in names):
         fine: list[tuple[str, Any]] = [
             (r"^layers\.(\d+)\.downsample", (0,)),
@@ -50,10 +51,11 @@ def group_patterns(names: Sequence[str], feature_info: Sequence[dict[str, Any]],
         ]
         return {"stem": embedding, "blocks": r"^layers\.(\d+)" if coarse else fine}
     if any(name.startswith("blocks.0.") for name in names):
-        return {"stem": embedding, "blocks": [(r"^blocks\.(\d+)", None), (r"^(fc_)?norm", (99999,))]}
-    modules = [info["module"].replace(".", r"\.") for info in feature_info]
-    stages = [(rf"^{module}\.", (place,)) for place, module in enumerate(modules) if module]
-    return {"stem": r"^(?!head\.|norm\.)", "blocks": stages} if stages else {"stem": r"^(?!head\.|norm\.)"}
+        return {"stem": embedding, "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+    modules = [re.escape(info["module"]) for info in feature_info if info["module"]]
+    later = "|".join([*modules, "head", "norm"])
+    stages = [(rf"^{module}\.", (place,)) for place, module in enumerate(modules)]
+    return {"stem": rf"^(?!(?:{later})\.)", **({"blocks": stages} if stages else {})}
 
 
 def _measured(backbone: nn.Module, in_channels: int) -> tuple[list[int], list[int]]:

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from visionattn.backbones.named import named_backbones
-from visionattn.engine.config import find_config, import_scope, load_config
+from visionattn.engine.config import config_roots, find_config, import_scope, load_config
 from visionattn.export.timm import GENERIC, timm_name
 from visionattn.export.timm_build import Foreign
 from visionattn.export.timm_config import channels_of, portable
@@ -69,14 +69,8 @@ def read_source(
         name, architecture, arguments, classes = _named(found, state, prefix)
     else:
         import_scope(found)
-        backbone = _backbone(found)
-        name, architecture, arguments, classes = (
-            Path(found.filename or "config").stem,
-            GENERIC,
-            {"backbone": backbone},
-            0,
-        )
-        overlay = _input_of(found, backbone)
+        name, architecture, arguments, classes = _name(found), GENERIC, {"backbone": _backbone(found)}, 0
+        overlay = _input_of(found, arguments["backbone"])
     model = _create(architecture, arguments, {**overlay, "num_classes": classes})
     body = model.backbone if isinstance(model, Foreign) else model
     # A model that hands out raw maps has a norm before the head that no segmentor trains.
@@ -111,6 +105,13 @@ def _named(name: str, state: Mapping[str, Any], prefix: str) -> tuple[str, str, 
         return name, GENERIC, {"backbone": portable(named_backbones()[name], SCOPE)}, 0
     head = next((state[prefix + key] for key in ("head.fc.weight", "head.weight") if key in names), None)
     return name, timm_name(name), {}, len(head) if isinstance(head, Tensor) else 0
+
+
+def _name(config: Config) -> str:
+    """The name by which the config is found, or else that of its file."""
+    path = Path(config.filename or "config").resolve()
+    root = next((root for root in config_roots() if path.is_relative_to(root.resolve())), path.parent)
+    return path.relative_to(root.resolve()).with_suffix("").as_posix()
 
 
 def _backbone(config: Config) -> dict[str, Any]:
