@@ -243,7 +243,8 @@ def walked_projections(
     """
     qkv, proj, proj_drop = mixer.qkv, mixer.proj, mixer.proj_drop
     if not (
-        type(mixer) is WindowAttention
+        runs_eagerly()
+        and type(mixer) is WindowAttention
         and context is None
         and mask is None
         and x.is_cpu
@@ -252,7 +253,6 @@ def walked_projections(
         and (mixer.attn_drop == 0 or not mixer.training)
         and "attend" not in vars(mixer)
         and kernels_allowed()
-        and runs_eagerly()
         and is_ordinary(x)
         and is_inactive_dropout(proj_drop)
         and unobserved(qkv, proj, proj_drop)
