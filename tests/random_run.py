@@ -105,13 +105,13 @@ def log_lines(work_dir: Path, after: int = 0) -> list[dict[str, Any]]:
 
 
 def without_times(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint but for times, memory, paths and the config's text."""
+    """A checkpoint but for times, memory, paths, the config's text, and counters that every beginning sets anew."""
     hub = checkpoint["message_hub"]
     scalars = {name: part for name, part in hub["log_scalars"].items() if name.rpartition("/")[2] not in _TIMES}
     info = {
         name: Path(value).name if name in ("last_ckpt", "best_ckpt") else value
         for name, value in hub["runtime_info"].items()
-        if name not in (*_TIMES, "cfg", "experiment_name", "timestamp")
+        if name not in (*_TIMES, "cfg", "experiment_name", "timestamp", "iter", "epoch")  # meta has the latter
     }
     meta = {name: checkpoint["meta"][name] for name in ("epoch", "iter", "seed", "dataset_meta")}
     return {**checkpoint, "meta": meta, "message_hub": {"log_scalars": scalars, "runtime_info": info}}

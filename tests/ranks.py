@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+import visionattn.segmentation  # noqa: F401  # what every one of them would import as soon as it builds a model
+
 
 @dataclass
 class Rank:
@@ -73,7 +75,7 @@ def started(function: Callable[[int], Any], folder: Path, size: int = 2) -> list
     return ranks
 
 
-def finished(ranks: list[Rank], timeout: float = 120) -> list[Rank]:
+def finished(ranks: list[Rank], timeout: float = 300) -> list[Rank]:
     """Waits for all of them; kills those that take longer, whose code is then -9."""
     end = time.monotonic() + timeout
     waiting = list(ranks)

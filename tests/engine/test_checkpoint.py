@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from random_run import ITERATIONS, differences, random_config, without_times
 
@@ -21,12 +23,22 @@ from visionattn.engine import checkpoint as module
 from visionattn.engine.checkpoint import CheckpointHook, good_checkpoint, latest_checkpoint
 from visionattn.engine.runner import Runner
 from visionattn.weights.durable import MANIFEST, read_manifest, verify
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
 
 
 @HOOKS.register_module()
 class PlainCheckpointHook(MMEngineCheckpointHook):
     """mmengine's own, under a name that our Runner does not take for it."""
+
+
+@HOOKS.register_module()
+class AccidentInValidation(Hook):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if runner.iter == self.iteration:
+            raise InterruptedError
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +167,49 @@ def test_checkpoints_elsewhere_are_found(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path / "logs") == str(tmp_path / "weights" / "logs" / "iter_24.pth")
     _flip(tmp_path / "weights" / "logs" / "iter_24.pth")
     assert latest_checkpoint(tmp_path / "logs") == str(tmp_path / "weights" / "logs" / "iter_20.pth")
+
+
+def test_a_copied_folder_stays_with_its_own_checkpoints(tmp_path: Path) -> None:
+    _train(_config(tmp_path / "first"))
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    assert latest_checkpoint(tmp_path / "copy") == str(tmp_path / "copy" / "iter_24.pth")
+    (tmp_path / "copy" / "iter_24.pth").unlink()
+    assert latest_checkpoint(tmp_path / "copy") == str(tmp_path / "copy" / "iter_20.pth")
+    (tmp_path / "copy" / MANIFEST).unlink()
+    shutil.copy(tmp_path / "first" / "iter_24.pth", tmp_path / "copy")
+    assert latest_checkpoint(tmp_path / "copy") == str(tmp_path / "copy" / "iter_24.pth")
+
+
+def test_checkpoints_that_went_elsewhere_later_are_the_newer_ones(tmp_path: Path) -> None:
+    config = _config(tmp_path / "logs")
+    config.train_cfg.max_iters = 8
+    _train(config)
+    config = _config(tmp_path / "logs", out_dir=str(tmp_path / "weights"))
+    config.resume = True
+    _train(config)
+    assert latest_checkpoint(tmp_path / "logs") == str(tmp_path / "weights" / "logs" / "iter_24.pth")
+
+
+@pytest.mark.parametrize("by_epoch", [False, True])
+def test_a_last_validation_that_is_made_up_for_is_in_the_checkpoint(by_epoch: bool, tmp_path: Path) -> None:
+    def config(folder: Path) -> Config:
+        made = _config(folder, by_epoch=by_epoch, interval=2)
+        if by_epoch:
+            made.train_dataloader.sampler.type = "DefaultSampler"
+            made.train_cfg = {"by_epoch": True, "max_epochs": 4, "val_interval": 2}
+        return made
+
+    _train(config(tmp_path / "uncut"))
+    cut = config(tmp_path / "cut")
+    cut.custom_hooks.append({"type": "AccidentInValidation", "iteration": 16 if by_epoch else ITERATIONS})
+    with pytest.raises(InterruptedError):
+        _train(cut)
+    cut = config(tmp_path / "cut")
+    cut.resume = True
+    _train(cut)
+    name = "epoch_4.pth" if by_epoch else "iter_24.pth"
+    one, other = (read_checkpoint(tmp_path / folder / name) for folder in ("cut", "uncut"))
+    assert differences(without_times(one), without_times(other)) == []
 
 
 @pytest.fixture

@@ -56,11 +56,13 @@ def show_results(runner: Runner, pictures: str | Path | None = None) -> None:
     Args:
         pictures: a folder with more of them than the work dir's.
     """
+    from visionattn.engine.checkpoint import saved_checkpoints
+
     work_dir = Path(runner.work_dir)
     shown = work_dir.relative_to(Path.cwd()) if work_dir.is_relative_to(Path.cwd()) else work_dir
     if (work_dir / "report.html").is_file():
         print(f"report       {shown / 'report.html'}")
-    checkpoints = sorted(work_dir.glob("*.pth"), key=lambda path: path.stat().st_mtime)
+    checkpoints = sorted(saved_checkpoints(work_dir), key=lambda path: path.stat().st_mtime)
     if checkpoints:
         print(f"checkpoints  {shown}: {', '.join(path.name for path in checkpoints)}")
     for folder in (shown / "pictures", *([Path(pictures)] if pictures else [])):

@@ -12,7 +12,9 @@ from mmengine.logging import print_log
 
 from visionattn.registry import HOOKS
 from visionattn.weights.durable import read_manifest, remove, remove_leftovers, verify, write_text_durably
-from visionattn.weights.loading import read_checkpoint
+from visionattn.weights.reading import read_checkpoint
+from visionattn.weights.sharded import INDEX, SUFFIX, is_sharded, open_sharded, verify_sharded
+from visionattn.weights.sharded_writing import remove_sharded, remove_unfinished
 
 RESUMABLE = ("meta", "message_hub", "optimizer")
 """What a checkpoint must hold beside weights so that a run can be taken up."""
@@ -24,7 +26,7 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
     """The newest undamaged checkpoint in `work_dir` that a run can be resumed from; None if there is none at all.
 
     Damaged ones are passed over and named in the log. The one recorded as the last is looked for where it was written
-    and, should the folder have been moved, in `work_dir`.
+    and in `work_dir`. A copy of a work dir is resumed from its own checkpoints, though its record names the other's.
 
     Raises:
         ValueError: there are checkpoints, and none of them is good.
@@ -49,7 +51,7 @@ def _newest_good(work_dir: Path) -> tuple[str | None, list[str]]:
     reasons: list[str] = []
     for path in _candidates(work_dir):
         try:
-            if verify(path) or all(key in read_checkpoint(path) for key in RESUMABLE):
+            if _is_listed(path) or all(key in _content(path) for key in RESUMABLE):
                 return str(path), reasons
             reasons.append(f"{path} holds weights only")
         except (ValueError, OSError) as error:
@@ -57,16 +59,41 @@ def _newest_good(work_dir: Path) -> tuple[str | None, list[str]]:
     return None, reasons
 
 
+def saved_checkpoints(work_dir: str | Path) -> list[Path]:
+    """The checkpoints in a work dir, files and folders, by name."""
+    folders = (path for path in Path(work_dir).glob(f"*{SUFFIX}") if is_sharded(path))
+    return sorted([*Path(work_dir).glob("*.pth"), *folders])
+
+
+def _is_listed(path: Path) -> bool:
+    return verify_sharded(path) if is_sharded(path) else verify(path)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    return open_sharded(path) if is_sharded(path) else read_checkpoint(path)
+
+
 def _candidates(work_dir: Path) -> list[Path]:
     """The checkpoints that runs have written, the newest first; not by the files' times, which a copy loses."""
     record = work_dir / _RECORD
     text = record.read_text().strip() if record.is_file() else ""
     recorded = [Path(text), work_dir / Path(text).name] if text else []
-    found = [path for path in recorded if path.name not in read_manifest(path.parent)]
+    if (Path(text).parent / _RECORD).is_file() and any(_is_there(path) for path in [*recorded[1:], *_listed(work_dir)]):
+        recorded = recorded[1:]  # a work dir of its own, of which this one is a copy
+    found = [path for path in recorded if path not in _listed(path.parent)]
     for folder in dict.fromkeys([*(path.parent for path in recorded), work_dir]):
-        # The best by a metric are saved without the optimiser.
-        found += [folder / name for name in reversed(read_manifest(folder)) if not name.startswith("best_")]
-    return list({path.resolve(): path for path in found if path.is_file()}.values())
+        found += reversed(_listed(folder))
+    return list({path.resolve(): path for path in found if _is_there(path)}.values())
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Those of a folder's manifest, in the order of their writing; the best by a metric lack the optimiser."""
+    names = [name.removesuffix(f"/{INDEX}") for name in read_manifest(folder)]  # a sharded one is listed by its index
+    return [folder / name for name in names if not name.startswith("best_")]
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() or is_sharded(path)
 
 
 @HOOKS.register_module()
@@ -74,21 +101,34 @@ class CheckpointHook(MMEngineCheckpointHook):
     """mmengine's CheckpointHook, in an order in which no kill loses anything; its options.
 
     Differs: mmengine deletes the oldest checkpoint and the previous best one first and saves then. A checkpoint from
-    before a validation is written again after it, so that resuming does not repeat the validation.
+    before a validation is written again after it, so that resuming does not repeat the validation. A model whose
+    wrapper says `sharded_checkpoints` is saved as `iter_N.sharded`, a folder.
     """
 
     file_backend: Any
+    filename_tmpl: str
     last_ckpt: Any
     _saved_step: int | None = None
     _choosing_best = False
     _best_changed = False
 
     def before_train(self, runner: Any) -> None:
+        if getattr(runner.model, "sharded_checkpoints", False):
+            if self.out_dir is not None and not _is_local(self.out_dir):
+                raise ValueError(
+                    f"out_dir={str(self.out_dir)!r}: sharded checkpoints are written to a local folder only"
+                )
+            self.filename_tmpl = self.filename_tmpl.removesuffix(".pth").removesuffix(SUFFIX) + SUFFIX
         super().before_train(runner)
         if self.max_keep_ckpts > 0:  # after a kill, one more was listed than is to be kept
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
         if is_main_process() and _is_local(self.out_dir) and Path(self.out_dir).is_dir():
             remove_leftovers(self.out_dir)
+            remove_unfinished(self.out_dir)
+        step = runner.epoch if self.by_epoch else runner.iter
+        path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+        if runner._resume and _same(path, runner._load_from):
+            self._saved_step, self.last_ckpt = step, path  # a validation that is made up for belongs into it
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, Any]) -> None:
         kept = self.file_backend if self.save_best else None
@@ -123,7 +163,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             if self._saved_step != iteration:
                 self._save_checkpoint_with_step(runner, iteration, meta={"epoch": runner.epoch, "iter": iteration})
             return str(self.last_ckpt)
-        name, meta = f"iter_{iteration}.pth", {"epoch": runner.epoch, "iter": iteration}
+        name = f"iter_{iteration}{Path(self.filename_tmpl).suffix}"
+        meta = {"epoch": runner.epoch, "iter": iteration}
         path = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("interrupted_ckpt", path)
         runner.save_checkpoint(self.out_dir, name, meta=meta, by_epoch=False, backend_args=self.backend_args)
@@ -174,7 +215,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _remove(self, path: Any) -> None:
         if not is_main_process():
             return
-        if _is_local(path):
+        if Path(path).suffix == SUFFIX:
+            remove_sharded(path)
+        elif _is_local(path):
             remove(path)
         elif self.file_backend.isfile(path):
             self.file_backend.remove(path)
@@ -190,8 +233,14 @@ class _RemoveLater:
     def remove(self, path: str) -> None:
         self.paths.append(path)
 
+    rmtree = remove
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
+
+
+def _same(path: Any, other: Any) -> bool:
+    return _is_local(path) and other is not None and Path(path).resolve() == Path(other).resolve()
 
 
 def _is_local(path: Any) -> bool:

@@ -1,12 +1,12 @@
 """FSDP2: a model whose parameters, gradients and optimiser state are spread over the processes.
 
-For what outgrows one card; below that DDP is faster. A checkpoint is written whole, in the names and layout of a plain
-model's, and read so: it does not matter how many processes wrote it, and with which wrapper.
+For what outgrows one card; below that DDP is faster. A checkpoint has the names and layout of a plain model's: it does
+not matter how many processes wrote it, and with which wrapper. It is put together and written by the first process, or
+with `sharded_checkpoints` written by each in its part.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from visionattn.registry import MODEL_WRAPPERS
+from visionattn.weights.sharded import Box, Key, StoredTensor, mapped, put_together
 
 _DTYPES = {None: None, "bfloat16": torch.bfloat16}
 
@@ -38,6 +39,8 @@ class FullyShardedModel(nn.Module):
         units: class names of the units, most often a backbone's blocks.
         param_dtype: "bfloat16" gathers and computes in it, and reduces gradients in float32; None leaves all as it is.
         reshard_after_forward: frees a unit's parameters between forward and backward: less memory, one gather more.
+        sharded_checkpoints: each process writes its own part, into a folder `iter_N.sharded` instead of a file
+            `iter_N.pth`: for what one process's memory does not hold.
     Raises:
         ValueError: a unit's class that the model lacks, or another param_dtype.
     """
@@ -48,8 +51,10 @@ class FullyShardedModel(nn.Module):
         units: Sequence[str],
         param_dtype: str | None = None,
         reshard_after_forward: bool = True,
+        sharded_checkpoints: bool = False,
     ) -> None:
         super().__init__()
+        self.sharded_checkpoints = sharded_checkpoints
         if param_dtype not in _DTYPES:
             raise ValueError(f'param_dtype={param_dtype!r} must be "bfloat16" or None')
         found = [part for part in module.modules() if type(part).__name__ in units]
@@ -98,41 +103,46 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def box_of(tensor: DTensor) -> Box:
+    """Where this process's part of a sharded tensor lies in the whole one."""
+    (chunk,) = tensor.__create_chunk_list__()
+    return Box(tuple(chunk.offsets), tuple(chunk.sizes))
+
+
 def whole(state: Any) -> Any:
     """A nest of dicts and lists with every sharded tensor put together; on the CPU, and in the first process only.
 
     Every process must call it: it is theirs that are put together, one tensor at a time.
     """
-    if isinstance(state, DTensor):
-        full = state.full_tensor()
+
+    def gathered(value: Any, key: Key) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        full = value.full_tensor()
         return full.cpu() if is_main_process() else None
-    if isinstance(state, Mapping):
-        made = OrderedDict((key, whole(value)) for key, value in state.items())
-        if hasattr(state, "_metadata"):
-            made._metadata = state._metadata  # type: ignore[attr-defined]
-        return made if isinstance(state, OrderedDict) else dict(made)
-    if isinstance(state, list | tuple):
-        return type(state)(whole(value) for value in state)
-    return state
+
+    return mapped(state, gathered)
 
 
-def like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """This process's part of a whole tensor, if the parameter of its shape is sharded; else the tensor."""
+def like(tensor: Tensor | StoredTensor, parameter: Tensor) -> Tensor:
+    """This process's part of a whole tensor, if the parameter of its shape is sharded; else the tensor.
+
+    Of one in a sharded checkpoint no more than that part is read.
+    """
     if not isinstance(parameter, DTensor) or isinstance(tensor, DTensor) or tensor.shape != parameter.shape:
-        return tensor
-    value = tensor.to(parameter.device)
+        return tensor.whole() if isinstance(tensor, StoredTensor) else tensor
+    mesh, placements = parameter.device_mesh, parameter.placements
+    if isinstance(tensor, StoredTensor):
+        part = tensor.region(box_of(parameter)).to(parameter.device)
+        return DTensor.from_local(part, mesh, placements, shape=parameter.shape, stride=parameter.stride())
     # Every process has read all: nothing is sent.
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return distribute_tensor(tensor.to(parameter.device), mesh, placements, src_data_rank=None)
 
 
 def like_model(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
     """A state dict of whole tensors, those sharded that the model has sharded."""
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, DTensor)}
-    if not own:
-        return state
-    made = OrderedDict((name, like(value, own[name]) if name in own else value) for name, value in state.items())
-    if hasattr(state, "_metadata"):
-        made._metadata = state._metadata  # type: ignore[attr-defined]
+    made: Mapping[str, Any] = _placed(state, own) if own else put_together(state)
     return made
 
 
@@ -143,10 +153,14 @@ def like_optimizer(state: Mapping[str, Any], wrapper: OptimWrapper | OptimWrappe
     names = [name for group in state["param_groups"] for name in group["params"]]
     parameters = [parameter for group in wrapper.param_groups for parameter in group["params"]]
     found = dict(zip(names, parameters, strict=True)) if len(names) == len(parameters) else {}
-    values = {
-        name: {key: like(value, found[name]) if isinstance(value, Tensor) else value for key, value in kept.items()}
-        if name in found
-        else kept
-        for name, kept in state["state"].items()
-    }
-    return {**state, "state": values}
+    return {**state, "state": _placed(state["state"], found)}
+
+
+def _placed(state: Mapping[Any, Any], parameters: Mapping[Any, Tensor]) -> Any:
+    """A nest of tensors, each like the parameter that its name or number in the state stands for."""
+
+    def placed(value: Any, key: Key) -> Any:
+        parameter = parameters.get(key[0])
+        return value if parameter is None or not isinstance(value, Tensor | StoredTensor) else like(value, parameter)
+
+    return put_together(mapped(state, placed))

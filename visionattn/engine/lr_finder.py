@@ -128,7 +128,7 @@ def _plot(sweep: Sweep, title: str, path: Path) -> None:
     with matplotlib.rc_context({"font.size": 10}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(sweep.rates, sweep.losses, color="0.75", linewidth=1, label="loss of each step")
+        axes.plot(sweep.rates, sweep.losses, color="0.55", linewidth=1, label="loss of each step", zorder=3)
         axes.plot(sweep.rates, sweep.smoothed, color="tab:blue", linewidth=2, label="smoothed")
         if sweep.suggestion is not None:
             label = f"falls fastest: lr {sweep.suggestion:.1e}"

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visionattn.engine.checkpoint import saved_checkpoints
+
 _SHOWN_PACKAGES = (
     "visionattn", "torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "timm",
     "albumentations", "opencv-python", "numpy",
@@ -36,7 +38,7 @@ class RunRecord:
         images: of evaluation/images.json, a dict of scores an image.
         examples: (what, score, tiles) of evaluated samples, worst first; a tile is its title and file.
         number: how many of the best and worst examples a reader should see.
-        checkpoints: files with their sizes in bytes.
+        checkpoints: names with their sizes in bytes.
     """
 
     facts: dict[str, Any]
@@ -74,8 +76,13 @@ def read_run(work_dir: str | Path) -> RunRecord:
     if (evaluation / "confusion_matrix.npy").is_file():
         record.confusion = np.load(evaluation / "confusion_matrix.npy", allow_pickle=False)
     _add_examples(record, evaluation / "examples")
-    record.checkpoints = sorted((path.name, path.stat().st_size) for path in work_dir.glob("*.pth"))
+    record.checkpoints = [(path.name, _size(path)) for path in saved_checkpoints(work_dir)]
     return record
+
+
+def _size(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def environment() -> dict[str, str]:

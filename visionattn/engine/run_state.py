@@ -25,13 +25,15 @@ _STOPPING = ("best_score", "wait_count")
 def run_state(runner: Any) -> dict[str, Any]:
     """The states of generators and buffers of every process; of data, loop, early stopping; gradients not yet applied.
 
-    Every process must call it.
+    Every process must call it. Gradients that are sharded are left so.
     """
+    accumulating = is_accumulating(runner.optim_wrapper)
     generators = {name: all_gather(state) for name, state in generator_states().items()}
     loop = runner.train_loop
     return {
         "generators": [{name: states[rank].cpu() for name, states in generators.items()} for rank in range(_size())],
-        "gradients": _gradients(runner.model) if is_accumulating(runner.optim_wrapper) else None,
+        "gradients": _gradients(runner.model) if accumulating else None,
+        "sharded_gradients": _sharded_gradients(runner.model) if accumulating else {},
         "buffers": _buffers(runner.model),
         "data": [seeds(loader) for loader in _loaders(runner)],
         "loop": {"validation_due": getattr(loop, "validation_due", False), "stop_training": loop.stop_training},
@@ -58,10 +60,11 @@ def restore_run_state(runner: Any, state: Mapping[str, Any]) -> None:
                 logger="current",
             )
             return
+        found = {**state["gradients"][get_rank()], **state.get("sharded_gradients", {})}
         for name, parameter in _plain(runner.model).named_parameters():
-            gradient = state["gradients"][get_rank()].get(name)
-            if gradient is not None:
-                parameter.grad = like(gradient.to(parameter.device, copy=True), parameter)
+            if name in found:
+                gradient = like(found[name], parameter)
+                parameter.grad = gradient.to(parameter.device, copy=True)
 
 
 def generators_of_this_process(state: Mapping[str, Any]) -> dict[str, Tensor] | None:
@@ -110,10 +113,19 @@ def is_accumulating(wrapper: OptimWrapper | OptimWrapperDict) -> bool:
     return any(one._inner_count > 0 and not one.should_update() for one in wrappers)
 
 
+def _sharded_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Those that are spread over the processes, by the parameters' names: already the sums over the processes."""
+    gradients = ((name, parameter.grad) for name, parameter in _plain(model).named_parameters())
+    return {name: gradient for name, gradient in gradients if isinstance(gradient, DTensor)}
+
+
 def _gradients(model: nn.Module) -> list[dict[str, Tensor]]:
-    """Of every process the gradients by the parameters' names."""
+    """Of every process the other gradients by the parameters' names."""
     found: list[dict[str, Tensor]] = [{} for _ in range(_size())]
-    parameters = [(name, p) for name, p in _plain(model).named_parameters() if p.requires_grad]
+    named = _plain(model).named_parameters()
+    parameters = [(name, p) for name, p in named if p.requires_grad and not isinstance(p, DTensor)]
+    if not parameters:
+        return found
     mine = torch.tensor([p.grad is not None for _, p in parameters], dtype=torch.int64)
     theirs = [flags.cpu() for flags in all_gather(mine)]
     anywhere = mine.clone()
@@ -122,8 +134,6 @@ def _gradients(model: nn.Module) -> list[dict[str, Tensor]]:
         if not anywhere[index]:
             continue
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        if isinstance(gradient, DTensor):  # already the sum over the processes
-            gradient = gradient.full_tensor()
         for rank, part in enumerate(all_gather(gradient)):
             if theirs[rank][index]:
                 found[rank][name] = part.cpu().clone()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import re
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import mmengine
 from mmengine.dist import is_main_process
 from mmengine.fileio import join_path
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
@@ -27,29 +23,32 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import checkpoint as checkpoints
 from torch.utils.data import DataLoader
 
-from visionattn.engine.checkpoint import RESUMABLE, CheckpointHook, good_checkpoint, latest_checkpoint
+from visionattn.engine.checkpoint import RESUMABLE, CheckpointHook, latest_checkpoint
 from visionattn.engine.config import import_scope
-from visionattn.engine.fsdp import FullyShardedModel, like_model, like_optimizer, whole
+from visionattn.engine.failures import name_failure
+from visionattn.engine.fsdp import FullyShardedModel, like_model, whole
 from visionattn.engine.launch import join_processes
 from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from visionattn.engine.plain import plain, plain_items, plain_message_hub, plain_scheduler, restore_message_hub
+from visionattn.engine.plain import plain
 from visionattn.engine.reading import make_mmengine_read_safely
 from visionattn.engine.report import ReportHook
-from visionattn.engine.run_state import generators_of_this_process, restore_run_state, run_state, set_generators
+from visionattn.engine.run_content import restore_content, run_content
+from visionattn.engine.run_state import generators_of_this_process, set_generators
 from visionattn.engine.sampler import make_repeatable
+from visionattn.engine.sharded_checkpoint import write_sharded
 from visionattn.engine.signals import StopOnSignalHook
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook, make_terminal_quiet
 from visionattn.engine.watch import in_company
 from visionattn.engine.wrapping import wrap
 from visionattn.registry import RUNNERS
 from visionattn.weights.durable import save_durably
-from visionattn.weights.loading import find_state_dict, load_state_dict
+from visionattn.weights.loading import load_state_dict
+from visionattn.weights.reading import find_state_dict
+from visionattn.weights.sharded import SUFFIX, is_sharded, open_sharded
 
 make_mmengine_read_safely()
 
 _EXACT_LOOPS = {MMEngineIterBasedTrainLoop: IterBasedTrainLoop, MMEngineEpochBasedTrainLoop: EpochBasedTrainLoop}
-_DEAD_WORKER = re.compile(r"DataLoader worker \(?(pid.*?)\)? (?:is killed by signal|exited unexpectedly)")
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _begun: Counter[str] = Counter()
 
 
@@ -80,29 +79,13 @@ class Runner(MMEngineRunner):
             with in_company():
                 return super().train()
         except (OSError, RuntimeError) as error:
-            self._name_failure(error)
+            name_failure(error, self.work_dir)
             raise
         finally:
             for hook in self.hooks:
                 if isinstance(hook, StopOnSignalHook):
                     hook.put_back()
             self.call_hook("when_training_ends")
-
-    def _name_failure(self, error: OSError | RuntimeError) -> None:
-        """Raises what a person can act on where the error is a dead worker's or the disk's."""
-        dead = _DEAD_WORKER.search(str(error))
-        disk = isinstance(error, OSError) and error.filename is None and error.errno in _DISK
-        if dead is None and not disk:
-            return
-        good = good_checkpoint(self.work_dir)
-        way_out = f"then go on from {good} by --resume auto" if good else "then begin again: there is no checkpoint yet"
-        if dead is None:
-            assert isinstance(error, OSError)
-            raise OSError(error.errno, f"{error.strerror}; make room, {way_out}", str(self.work_dir)) from error
-        raise ChildProcessError(
-            f"a loader worker ({dead[1]}) was killed, most often because the memory ran out: lower num_workers or "
-            f"batch_size, {way_out}"
-        ) from error
 
     def resume(
         self,
@@ -126,26 +109,15 @@ class Runner(MMEngineRunner):
                 f"{filename} holds no {' and no '.join(lacking)}: it cannot be resumed from; "
                 "start from its weights with load_from"
             )
-        meta = checkpoint["meta"]
-        self.train_loop._epoch = meta["epoch"]
-        self.train_loop._iter = meta["iter"]
-        self._resume_seed(meta.get("seed"))
-        dataset_meta = getattr(self.train_dataloader.dataset, "metainfo", None)
-        if dataset_meta is not None and plain_items(dataset_meta, "metainfo") != meta.get("dataset_meta"):
-            self.logger.warning(f"{filename} was trained on a dataset with other classes or metainfo")
-        restore_message_hub(self.message_hub, checkpoint["message_hub"])
-        if resume_optimizer:
-            self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
-            self.optim_wrapper.load_state_dict(like_optimizer(checkpoint["optimizer"], self.optim_wrapper))
-        if resume_param_scheduler and self.param_schedulers is not None and "param_schedulers" in checkpoint:
-            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
-            self._resume_schedulers(self.param_schedulers, checkpoint["param_schedulers"])
-        state = checkpoint.get("run_state")
-        if state is None:
-            self.logger.warning(f"{filename} was not written by visionattn: its random numbers do not go on exactly")
-        else:
-            restore_run_state(self, state)
-            self._generators = generators_of_this_process(state)
+        restore_content(
+            self,
+            checkpoint,
+            filename,
+            with_optimizer=resume_optimizer,
+            with_schedulers=resume_param_scheduler and self.param_schedulers is not None,
+        )
+        if "run_state" in checkpoint:
+            self._generators = generators_of_this_process(checkpoint["run_state"])
         self._has_loaded = True
         self.logger.info(f"resumed {filename} at epoch {self.epoch}, iteration {self.iter}")
 
@@ -177,11 +149,16 @@ class Runner(MMEngineRunner):
         return checkpoint
 
     def _load(self, filename: str, strict: bool) -> dict[str, Any]:
-        checkpoint = checkpoints._load_checkpoint(str(filename), logger="current")
-        checkpoint = {**checkpoint, "state_dict": find_state_dict(checkpoint)}
+        model = self._plain_model()
+        checkpoint: dict[str, Any]
+        if isinstance(self.model, FullyShardedModel) and is_sharded(filename):
+            checkpoint = open_sharded(filename)  # of which this process reads its part
+            checkpoint["state_dict"] = like_model(checkpoint["state_dict"], model)
+        else:
+            checkpoint = checkpoints._load_checkpoint(str(filename), logger="current")
+            checkpoint = {**checkpoint, "state_dict": find_state_dict(checkpoint)}
         try:
             self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-            model = self._plain_model()
             report = load_state_dict(model, like_model(checkpoint["state_dict"], model), strict=strict)
         except ValueError as error:
             message = str(error).replace("strict=False loads", "load_strict=False in the config loads")
@@ -198,23 +175,6 @@ class Runner(MMEngineRunner):
             model = model.module
         return model
 
-    def _resume_seed(self, seed: int | None) -> None:
-        configured = self._randomness_cfg.get("seed")
-        if seed is None or seed == configured:
-            return
-        if configured is not None:
-            self.logger.warning(f"the run was begun with seed {seed}: used instead of the config's {configured}")
-        self._randomness_cfg.update(seed=seed)
-        self.set_randomness(**self._randomness_cfg)
-
-    def _resume_schedulers(self, schedulers: Any, states: Any) -> None:
-        if isinstance(schedulers, dict):
-            for name, some in schedulers.items():
-                self._resume_schedulers(some, states[name])
-            return
-        for scheduler, state in zip(schedulers, states, strict=True):
-            scheduler.load_state_dict(state)
-
     def save_checkpoint(
         self,
         out_dir: str,
@@ -228,7 +188,7 @@ class Runner(MMEngineRunner):
     ) -> None:
         """Writes the run as plain data, whole or not at all: `torch.load(weights_only=True)` reads it.
 
-        Every process must call it; the first one writes.
+        Every process must call it; the first one writes. With a `filename` that ends in .sharded each writes its part.
 
         Raises:
             OSError: the disk is full, the folder read-only: what was there before is as it was.
@@ -237,47 +197,32 @@ class Runner(MMEngineRunner):
         """
         if file_client_args is not None:
             raise ValueError("file_client_args is deprecated by mmengine; use backend_args")
-        state = run_state(self) if save_optimizer else None
-        weights = whole(self._plain_model().state_dict())
-        optimizer = whole(self.optim_wrapper.state_dict()) if save_optimizer else None
+        content = run_content(
+            self,
+            dict(meta or {}),
+            by_epoch,
+            with_optimizer=save_optimizer,
+            with_schedulers=save_param_scheduler and self.param_schedulers is not None,
+        )
+        path = join_path(out_dir, filename, backend_args=backend_args)
+        if Path(path).suffix == SUFFIX:
+            if is_main_process():
+                self.call_hook("before_save_checkpoint", checkpoint=content)
+            write_sharded(content, Path(path))
+            return
+        content = whole(content)
         if not is_main_process():
             return
-        checkpoint: dict[str, Any] = {
-            "meta": self._meta(dict(meta or {}), by_epoch),
-            "state_dict": weights,
-            "message_hub": plain_message_hub(self.message_hub),
-        }
-        if save_optimizer:
-            checkpoint["optimizer"] = optimizer
-            checkpoint["run_state"] = state
-        if save_param_scheduler and self.param_schedulers is not None:
-            checkpoint["param_schedulers"] = _scheduler_states(self.param_schedulers)
-        self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-        path = join_path(out_dir, filename, backend_args=backend_args)
+        self.call_hook("before_save_checkpoint", checkpoint=content)
         if "://" in path:
-            checkpoints.save_checkpoint(plain(checkpoint, "checkpoint"), path, backend_args=backend_args)
+            checkpoints.save_checkpoint(plain(content, "checkpoint"), path, backend_args=backend_args)
         else:
-            save_durably(plain(checkpoint, "checkpoint"), path)
+            save_durably(plain(content, "checkpoint"), path)
 
     @cached_property
-    def _config_text(self) -> str:
+    def config_text(self) -> str:
         text: str = self.cfg.pretty_text  # formatting it takes longer than writing many a checkpoint
         return text
-
-    def _meta(self, meta: dict[str, Any], by_epoch: bool) -> dict[str, Any]:
-        # Hooks save before the loop counts the finished epoch or iteration.
-        meta.setdefault("epoch", self.epoch + 1 if by_epoch else self.epoch)
-        meta.setdefault("iter", self.iter if by_epoch else self.iter + 1)
-        meta.update(
-            cfg=self._config_text,
-            seed=self.seed,
-            experiment_name=self.experiment_name,
-            time=time.strftime("%Y%m%d_%H%M%S"),
-            mmengine_version=mmengine.__version__,
-        )
-        if hasattr(self.train_dataloader.dataset, "metainfo"):
-            meta["dataset_meta"] = plain_items(self.train_dataloader.dataset.metainfo, "metainfo")
-        return plain_items(meta, "meta")
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         import_scope(self.cfg)
@@ -357,9 +302,3 @@ def _named(registry: Registry, kind: Any) -> Any:
     """What a config's type stands for: a class itself, or its name in the current scope."""
     with registry.switch_scope_and_registry(None) as current:
         return current.get(kind) if isinstance(kind, str) else kind
-
-
-def _scheduler_states(schedulers: Any) -> Any:
-    if isinstance(schedulers, dict):
-        return {name: _scheduler_states(some) for name, some in schedulers.items()}
-    return [plain_scheduler(scheduler.state_dict()) for scheduler in schedulers]

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -31,19 +31,38 @@ def save_durably(content: Any, path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    _write(temporary, path, lambda file: torch.save(content, file))
+    write_listed(lambda file: torch.save(content, file), path, path.parent)
+
+
+def write_listed(write: Callable[[IO[bytes]], object], path: Path, folder: Path) -> None:
+    """A file that `write` writes, whole or not at all, and listed in the manifest of `folder`, in or below which it is.
+
+    Raises:
+        OSError: as of `save_durably`.
+    """
+    temporary, name = _temporary(path), path.relative_to(folder).as_posix()
+    _write(temporary, path, write)
     try:
         digest = sha256(temporary)
-        listed = read_manifest(path.parent)
-        listed[path.name] = [*listed.pop(path.name, []), digest]
-        _write_manifest(path.parent, listed)
+        listed = read_manifest(folder)
+        listed[name] = [*listed.pop(name, []), digest]
+        _write_manifest(folder, listed)
     except BaseException:
         _discard(temporary)
         raise
     _put_in_place(temporary, path)
-    if len(listed[path.name]) > 1:
-        _write_manifest(path.parent, {**listed, path.name: [digest]})
+    if len(listed[name]) > 1:
+        _write_manifest(folder, {**listed, name: [digest]})
+
+
+def write_unlisted(write: Callable[[IO[bytes]], object], path: Path) -> None:
+    """A file that `write` writes, whole or not at all, and that no manifest lists.
+
+    Raises:
+        OSError: as of `save_durably`.
+    """
+    _write(_temporary(path), path, write)
+    _put_in_place(_temporary(path), path)
 
 
 def write_text_durably(text: str, path: str | Path) -> None:
@@ -52,18 +71,21 @@ def write_text_durably(text: str, path: str | Path) -> None:
     Raises:
         OSError: as of `save_durably`.
     """
-    path = Path(path)
-    _write(_temporary(path), path, lambda file: file.write(text.encode()))
-    _put_in_place(_temporary(path), path)
+    write_unlisted(lambda file: file.write(text.encode()), Path(path))
 
 
-def remove(path: str | Path) -> None:
-    """Deletes a file that `save_durably` wrote, and its line; none there is no error."""
+def remove(path: str | Path, folder: Path | None = None) -> None:
+    """Deletes a file that was written here, and its line; none there is no error.
+
+    Args:
+        folder: whose manifest lists it; its own if None.
+    """
     path = Path(path)
     path.unlink(missing_ok=True)
-    listed = read_manifest(path.parent)
-    if listed.pop(path.name, None) is not None:
-        _write_manifest(path.parent, listed)
+    folder = folder or path.parent
+    listed = read_manifest(folder)
+    if listed.pop(path.relative_to(folder).as_posix(), None) is not None:
+        _write_manifest(folder, listed)
 
 
 def remove_leftovers(folder: str | Path) -> None:
@@ -83,23 +105,31 @@ def read_manifest(folder: str | Path) -> dict[str, list[str]]:
     return listed
 
 
-def verify(path: str | Path) -> bool:
+def verify(path: str | Path, folder: Path | None = None) -> bool:
     """Whether the folder's manifest lists the file; one that is listed is read and must have its sum.
 
+    Args:
+        folder: whose manifest that is; the file's own if None.
     Raises:
         ValueError: the file is not the one that was written.
     """
     path = Path(path)
-    expected = read_manifest(path.parent).get(path.name)
+    folder = folder or path.parent
+    expected = read_manifest(folder).get(path.relative_to(folder).as_posix())
     if expected is None:
         return False
+    verify_sum(path, expected, folder / MANIFEST)
+    return True
+
+
+def verify_sum(path: Path, expected: Sequence[str], listed_in: Path) -> None:
+    """Raises ValueError if the file's sum is none of those that `listed_in` has for it."""
     found = sha256(path)
     if found not in expected:
         raise ValueError(
-            f"{path} is damaged: its sha256 is {found[:12]}..., {path.parent / MANIFEST} has {expected[-1][:12]}...; "
+            f"{path} is damaged: its sha256 is {found[:12]}..., {listed_in} has {expected[-1][:12]}...; "
             "take another checkpoint (--resume auto takes the newest good one)"
         )
-    return True
 
 
 def sha256(path: str | Path) -> str:

@@ -21,13 +21,14 @@ from torch import Tensor
 
 from visionattn.weights.durable import verify
 from visionattn.weights.inert import INERT_TYPES
+from visionattn.weights.sharded import is_sharded, read_sharded
 
 _STATE_DICT_KEYS = ("state_dict", "model", "module")
 _ALLOW_LIST = Lock()
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a .safetensors file or a torch checkpoint holds, on the CPU.
+    """What a .safetensors file, a torch checkpoint, or the folder of a sharded one holds, on the CPU.
 
     Raises:
         FileNotFoundError: no such file.
@@ -35,6 +36,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             of a torch archive), or rebuilding it would run code that it names.
     """
     path = Path(path).expanduser()
+    if is_sharded(path):
+        return read_sharded(path)
     if not path.is_file():
         what = "is a folder, not a weights file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"checkpoint {path} {what}; give the path of a .pth or .safetensors file")
