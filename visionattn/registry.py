@@ -46,7 +46,12 @@ def _child(root: Registry, *locations: str) -> LazyRegistry:
 ATTENTION = LazyRegistry("attention", None, ["visionattn.attention"])
 
 MODELS = _child(
-    roots.MODELS, "visionattn.blocks", "visionattn.backbones", "visionattn.necks", "visionattn.segmentation"
+    roots.MODELS,
+    "visionattn.blocks",
+    "visionattn.backbones",
+    "visionattn.necks",
+    "visionattn.stereo",
+    "visionattn.segmentation",  # last: it imports mmseg
 )
 DATASETS = _child(roots.DATASETS, "visionattn.segmentation")
 TRANSFORMS = _child(roots.TRANSFORMS, "visionattn.data", "visionattn.segmentation")

@@ -1,0 +1,168 @@
+"""PSMNet, stacked hourglass (Chang and Chen, Pyramid Stereo Matching Network, CVPR 2018, arXiv 1803.08669).
+
+Compared with: JiaRenChang/PSMNet@87ac909 (MIT), golden vectors `psmnet_stackhourglass_*`; its checkpoints load by name
+once "module." is cut off, which `visionattn.load_checkpoint` does.
+Differs: attention may be inserted; batches of one; the last disparity is the best, in a list; `align_corners` is an
+option (True for the checkpoints of 2018, False for that of 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visionattn.blocks.plugin import AttentionPlugin
+from visionattn.ops.cost_volume import concatenation_volume
+from visionattn.ops.disparity_regression import upsampled_soft_argmax
+from visionattn.registry import MODELS
+from visionattn.stereo.layers import (
+    Trunk,
+    check_pair,
+    conv_bn,
+    conv_bn_3d,
+    disparity_planes,
+    doubling_bn_3d,
+    init_as_published,
+)
+from visionattn.typing import AttentionConfig
+
+_PLACES = {"spp": 32, "cost": 32, "hourglass": 64}  # channels at each
+_POOLS = (64, 32, 16, 8)
+
+
+@MODELS.register_module()
+class PSMNet(nn.Module):
+    """Left and right image -> disparities of the left image in pixels, from three hourglasses.
+
+    Where the stereo networks of the efficient-attention paper hold their module is not known; the places here are ours.
+    What is inserted starts as the identity: a PSMNet checkpoint gives the same disparity before and after.
+
+    Args:
+        max_disparity: disparities below it are found; a multiple of 16.
+        attention: what to insert where: "spp" (the features of each view, H / 4 x W / 4), "cost" (the cost volume,
+            D / 4 x H / 4 x W / 4) or "hourglass" (the bottom of the first hourglass, a sixteenth of each axis).
+        align_corners: of every interpolation.
+    Raises:
+        KeyError, TypeError, ValueError: a place that there is not, or attention as `build_attention`.
+    """
+
+    def __init__(
+        self,
+        max_disparity: int = 192,
+        *,
+        attention: Mapping[str, AttentionConfig] | None = None,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.max_disparity = max_disparity
+        self.planes = disparity_planes(max_disparity, 16)
+        self.align_corners = align_corners
+        self.feature_extraction = PyramidFeatures(align_corners)
+        relu = nn.ReLU(inplace=True)
+        self.dres0 = nn.Sequential(conv_bn_3d(64, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
+        self.dres1 = nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1))
+        self.dres2, self.dres3, self.dres4 = (Hourglass(32) for _ in range(3))
+        self.classif1, self.classif2, self.classif3 = (
+            nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, nn.Conv3d(32, 1, 3, padding=1, bias=False))
+            for _ in range(3)
+        )
+        init_as_published(self)
+        wanted = dict(attention or {})
+        unknown = sorted(set(wanted) - set(_PLACES))
+        if unknown:
+            raise KeyError(f"PSMNet has no place {unknown[0]!r} for attention; it has {', '.join(_PLACES)}")
+        self.attention = nn.ModuleDict(
+            {place: AttentionPlugin(_PLACES[place], cfg) for place, cfg in sorted(wanted.items())}
+        )
+
+    def forward(self, left: Tensor, right: Tensor) -> list[Tensor]:
+        """Disparities [B, H, W] in float32 at least: of all three hourglasses in training, of the last one in eval.
+
+        Args:
+            left, right: [B, 3, H, W] with ImageNet's mean and deviation; sides of 256 or more that 16 divides.
+        Raises:
+            ValueError: other shapes.
+        """
+        check_pair(left, right, 16, smallest=256)
+        left_map, right_map = (self._at("spp", self.feature_extraction(image)) for image in (left, right))
+        start = self.dres0(concatenation_volume(left_map, right_map, self.planes))
+        start = self._at("cost", start + self.dres1(start))
+
+        bottom = self.attention["hourglass"] if "hourglass" in self.attention else None  # noqa: SIM401  # no dict
+        out1, pre, post = self.dres2(start, bottom=bottom)
+        out1 = out1 + start
+        out2, _, post = self.dres3(out1, pre, post)
+        out2 = out2 + start
+        out3, _, _ = self.dres4(out2, pre, post)
+        out3 = out3 + start
+
+        cost1 = self.classif1(out1)
+        cost2 = self.classif2(out2) + cost1
+        cost3 = self.classif3(out3) + cost2
+        costs = (cost1, cost2, cost3) if self.training else (cost3,)
+        height, width = left.shape[2:]
+        return [
+            upsampled_soft_argmax(cost.squeeze(1), self.max_disparity, height, width, align_corners=self.align_corners)
+            for cost in costs
+        ]
+
+    def _at(self, place: str, x: Tensor) -> Tensor:
+        return self.attention[place](x) if place in self.attention else x
+
+
+class PyramidFeatures(Trunk):
+    """Spatial pyramid pooling on the trunk: image [B, 3, H, W] -> [B, 32, H / 4, W / 4]."""
+
+    def __init__(self, align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.branch1, self.branch2, self.branch3, self.branch4 = (
+            nn.Sequential(nn.AvgPool2d(size, size), conv_bn(128, 32, 1), nn.ReLU(inplace=True)) for size in _POOLS
+        )
+        self.lastconv = nn.Sequential(
+            conv_bn(320, 128, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(128, 32, 1, bias=False)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        fine, _, coarse = self.stages(image)
+        pooled = [
+            F.interpolate(branch(coarse), fine.shape[2:], mode="bilinear", align_corners=self.align_corners)
+            for branch in (self.branch4, self.branch3, self.branch2, self.branch1)
+        ]
+        return self.lastconv(torch.cat([fine, coarse, *pooled], dim=1))
+
+
+class Hourglass(nn.Module):
+    """Down to a quarter of the volume's extent and back, with sums of what earlier hourglasses found on the way."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide, relu = 2 * channels, nn.ReLU(inplace=True)
+        self.conv1 = nn.Sequential(conv_bn_3d(channels, wide, 3, 2, 1), relu)
+        self.conv2 = conv_bn_3d(wide, wide, 3, 1, 1)
+        self.conv3 = nn.Sequential(conv_bn_3d(wide, wide, 3, 2, 1), relu)
+        self.conv4 = nn.Sequential(conv_bn_3d(wide, wide, 3, 1, 1), relu)
+        self.conv5 = doubling_bn_3d(wide, wide)
+        self.conv6 = doubling_bn_3d(wide, channels)
+
+    def forward(
+        self, x: Tensor, pre: Tensor | None = None, post: Tensor | None = None, bottom: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The volume [B, C, D, H, W], and what is handed on from half its extent on the way down and up.
+
+        Args:
+            x: [B, C, D, H, W], each extent a multiple of 4.
+            pre: the first hourglass's way down, [B, 2 C, D / 2, H / 2, W / 2].
+            post: the previous hourglass's way up, of the same shape.
+            bottom: what acts on the smallest volume.
+        """
+        down = self.conv2(self.conv1(x))
+        down = F.relu(down if post is None else down + post)
+        low = self.conv4(self.conv3(down))
+        if bottom is not None:
+            low = bottom(low)
+        up = F.relu(self.conv5(low) + (down if pre is None else pre))
+        return self.conv6(up), down, up
