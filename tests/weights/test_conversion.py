@@ -98,6 +98,26 @@ def test_what_cannot_be_converted_is_said_in_one_line(state: Any, to: str, optio
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["patch_embed.projection.weight", "stages.0.downsample.reduction.weight"])
+def test_shapes_that_are_not_the_dialects_are_no_traceback(name: str) -> None:
+    state = mmseg_swin(7).state_dict()
+    for shape in ((), (7,)):
+        state[name] = torch.zeros(shape)
+        if "downsample" in name:
+            with pytest.raises(
+                ValueError, match="the names are those of mmseg's Swin, the shapes of the tensors are not"
+            ):
+                convert_weights(state, "timm")
+        else:  # nothing is done to it
+            assert convert_weights(state, "timm")["patch_embed.proj.weight"].shape == shape
+
+
+def test_a_bias_table_without_rows_tells_no_window() -> None:
+    state = {**_state(), "layers.0.blocks.0.attn.relative_position_bias_table": torch.zeros(())}
+    with pytest.raises(ValueError, match="the names are those of timm's Swin, the shapes of the tensors are not"):
+        convert_weights(state, "torchvision")
+
+
 def test_a_window_that_is_no_square_must_be_given() -> None:
     source = timm_swin((7, 4), (56, 56))
     with pytest.raises(ValueError, match=r"do not tell the window of layers\.0\.blocks\.0"):

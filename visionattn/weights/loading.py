@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from visionattn.weights.dialects.dialect import described
 from visionattn.weights.dialects.swin import is_computed
@@ -44,7 +44,7 @@ def load_checkpoint(
         state = find_state_dict(read_checkpoint(path))
         if prefix:
             state = below(prefix, state)
-        return _load_any(model, state, strict=strict, allow=allow)
+        return load_weights(model, state, strict=strict, allow=allow)
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(str(path)) else f"{path}: {message}") from error
@@ -63,25 +63,27 @@ def load_state_dict(model: nn.Module, state: Mapping[str, Any], *, strict: bool 
     return report
 
 
-def _load_any(model: nn.Module, state: Mapping[str, Any], *, strict: bool, allow: Sequence[str]) -> LoadReport:
-    """`load_state_dict` of weights in any dialect, for any window and image size."""
+def load_weights(
+    model: nn.Module, state: Mapping[str, Any], *, strict: bool = True, allow: Sequence[str] = ()
+) -> LoadReport:
+    """What `load_checkpoint` does with the tensors of a file; its arguments and errors."""
     own: Mapping[str, Any] = model.state_dict()
     source, wanted = detect(state), detect(own)
-    sizes = ""
-    dialect = None
+    found, dialect = state, None
     if source is not None and wanted is not None:
-        sizes = _sizes(state, source, own, wanted)
-        own, state = _without_computed(own), _without_computed(state)
-        if compare(own, state).missing:
-            state = _renamed(state, source, wanted)
+        own, found = _without_computed(own), _without_computed(state)
+        if compare(own, found).missing:
+            found = _renamed(found, source, wanted)
+        if source.dialect.name != wanted.dialect.name:
             dialect = source.dialect.name
-    changed = resized(model, own, state)
-    shapes = {name: f"{list(state[name].shape)} to {list(value.shape)}" for name, value in changed.items()}
-    state = _updated(state, changed)
-    report = replace(compare(own, state, allow), resized=shapes, dialect=dialect)
+    changed = resized(model, own, found)
+    shapes = {name: f"{list(found[name].shape)} to {list(value.shape)}" for name, value in changed.items()}
+    found = _copied(found, {**found, **changed})
+    report = replace(compare(own, found, allow), resized=shapes, dialect=dialect)
     if not report.matched or (strict and not report.complete):
+        sizes = "" if source is None or wanted is None else _sizes(state, source, own, wanted)
         raise ValueError(_refusal(model, report, sizes))
-    _load(model, state, report)
+    _load(model, found, report)
     return report
 
 
@@ -114,10 +116,6 @@ def _sizes(state: Mapping[str, Any], source: Spoken, own: Mapping[str, Any], wan
 
 def _without_computed(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return _copied(state, {name: value for name, value in state.items() if not is_computed(name)})
-
-
-def _updated(state: Mapping[str, Any], changed: Mapping[str, Tensor]) -> Mapping[str, Any]:
-    return _copied(state, {**state, **changed}) if changed else state
 
 
 def _copied(state: Mapping[str, Any], items: Mapping[str, Any]) -> OrderedDict[str, Any]:

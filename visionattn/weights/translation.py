@@ -54,7 +54,7 @@ def dialect_names() -> list[str]:
 
 def detect(names: Iterable[str]) -> Spoken | None:
     """Whose names these are; None where nobody's known here."""
-    names = frozenset(names)
+    names = frozenset(name for name in names if isinstance(name, str))
     for prefix in ("", PREFIX):
         found = frozenset(name[len(prefix) :] for name in names if name.startswith(prefix))
         for dialect in _DIALECTS:
@@ -74,7 +74,11 @@ def having(family: str) -> list[str]:
 
 
 def to_canonical(state: Mapping[str, Any], spoken: Spoken) -> Canonical:
-    """The weights behind the prefix under canonical names, and which names are outside or not the dialect's."""
+    """The weights behind the prefix under canonical names, and which names are outside or not the dialect's.
+
+    Raises:
+        ValueError: the names are the dialect's, the shapes are not.
+    """
     dialect, prefix = spoken
     inside = below(prefix, state) if prefix else state
     computed = {name for name in inside if is_computed(name)}
@@ -87,7 +91,12 @@ def to_canonical(state: Mapping[str, Any], spoken: Spoken) -> Canonical:
         else:
             spelled[canonical] = name
     found = {canonical: inside[name] for canonical, name in spelled.items()}
-    values = dialect.values_to_canonical({name: found[name] for name in found if spelled[name] not in computed})
+    try:
+        windows = windows_told(found)
+        values = dialect.values_to_canonical({name: found[name] for name in found if spelled[name] not in computed})
+    except (IndexError, RuntimeError, TypeError) as error:
+        whose = f"those of {dialect.name}'s {dialect.family.name}"
+        raise ValueError(f"the names are {whose}, the shapes of the tensors are not: {error}") from error
     known = {name: value for name, value in values.items() if dialect.family.names.fullmatch(name)}
     unknown += [spelled.get(name, name) for name in values if name not in known]
     outside = [name for name in state if not name.startswith(prefix)]
@@ -96,7 +105,7 @@ def to_canonical(state: Mapping[str, Any], spoken: Spoken) -> Canonical:
         spelled={name: prefix + own for name, own in spelled.items()},
         unknown=tuple(outside + [prefix + name for name in unknown if name not in computed]),
         computed=tuple(prefix + name for name in inside if name in computed),
-        windows=windows_told(found),
+        windows=windows,
         coordinates={name: value for name, value in found.items() if name.endswith("relative_coords_table")},
     )
 

@@ -38,10 +38,10 @@ def is_computed(name: str) -> bool:
 def _size(state: Mapping[str, Tensor]) -> dict[str, object]:
     blocks = {(int(found[1]), int(found[2])) for name in state if (found := _BLOCK.match(name))}
     stages = range(1 + max((stage for stage, _ in blocks), default=-1))
-    size: dict[str, object] = {
-        "embed_dim": state["patch_embed.proj.weight"].shape[0] if "patch_embed.proj.weight" in state else None,
-        "depths": tuple(sum(one == stage for one, _ in blocks) for stage in stages),
-    }
+    size: dict[str, object] = {}
+    if "patch_embed.proj.weight" in state:
+        size["embed_dim"] = state["patch_embed.proj.weight"].shape[:1].numel()
+    size["depths"] = tuple(sum(one == stage for one, _ in blocks) for stage in stages)
     heads = tuple(_heads(state, f"layers.{stage}.blocks.0.attn.") for stage in stages)
     if all(heads):
         size["num_heads"] = heads
@@ -50,10 +50,10 @@ def _size(state: Mapping[str, Tensor]) -> dict[str, object]:
 
 def _heads(state: Mapping[str, Tensor], attention: str) -> int:
     """0 where another mechanism stands there."""
-    if f"{attention}relative_position_bias_table" in state:
-        return state[f"{attention}relative_position_bias_table"].shape[-1]
-    scale = state.get(f"{attention}logit_scale")
-    return 0 if scale is None else len(scale)
+    table, scale = (state.get(attention + name) for name in ("relative_position_bias_table", "logit_scale"))
+    if table is not None:
+        return table.shape[1] if table.dim() == 2 else 0
+    return 0 if scale is None else scale.numel()
 
 
 SWIN = Family("Swin", re.compile(_COMMON + _V1), _size)

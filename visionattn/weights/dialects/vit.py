@@ -20,7 +20,7 @@ def _size(state: Mapping[str, Tensor]) -> dict[str, object]:
     size: dict[str, object] = {}
     patches = state.get("patch_embed.proj.weight")
     if patches is not None:
-        size["embed_dim"], size["patch"] = patches.shape[0], tuple(patches.shape[2:])
+        size["embed_dim"], size["patch"] = patches.shape[:1].numel(), tuple(patches.shape[2:])
     size["depth"] = len({found[1] for name in state if (found := _BLOCK.match(name))})
     return size
 
