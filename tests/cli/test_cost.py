@@ -33,6 +33,8 @@ def test_a_backbone_by_name_and_options(capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     assert "2 x 3 x 32 x 32" in printed
     assert "11,176,512" in printed
+    assert "body.bn1" in printed
+    assert "body.act1" not in printed  # no weights, no multiplications
     assert "kept MB" not in printed
     assert "attention" not in printed.partition("MACs: ")[0]
 

@@ -91,7 +91,8 @@ def _parts(cost: Cost, *, wide: bool) -> Table:
     for heading in filter(None, headings):
         table.add_column(heading, justify="right", no_wrap=True)
     # What never ran (an auxiliary head) is one line; what has neither weights nor multiplications is none.
-    shown = [row for row in cost.rows if row.depth < 2 or (row.ms and (row.parameters or row.macs))]
+    rows = [row for row in cost.rows if row.parameters or row.macs or not row.depth]
+    shown = [row for row in rows if row.ms or row.depth < 2]
     for row in shown:
         cells = [short(row.parameters), short(row.macs)]
         if attention:
