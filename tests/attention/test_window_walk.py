@@ -142,7 +142,7 @@ def test_the_sum_is_the_mixer_s_answer_added(monkeypatch: pytest.MonkeyPatch) ->
     mask = torch.rand(x.shape[:-1]) > 0.5
     calls: list[bool] = []
     original = module.window_attention_map
-    monkeypatch.setattr(module, "window_attention_map", lambda *a: (calls.append(a[-1] is not None), original(*a))[1])
+    monkeypatch.setattr(module, "window_attention_map", lambda *a: (calls.append(a[4] is not None), original(*a))[1])
     torch.testing.assert_close(mixer.add_to(residual, x), residual + mixer(x), rtol=1e-12, atol=1e-12)
     assert calls == [True, False]
     torch.testing.assert_close(mixer.add_to(residual, x, scale), residual + scale * mixer(x), rtol=1e-12, atol=1e-12)
@@ -252,6 +252,26 @@ def test_the_plain_form_wherever_something_else_runs(monkeypatch: pytest.MonkeyP
     assert walked_projections(mixer, x) is None
 
 
+@torch.no_grad()
+def test_the_biases_are_made_once_while_weights_and_grid_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.Size] = []
+    original = module.group_biases
+    monkeypatch.setattr(module, "group_biases", lambda relative, g: (made.append(relative), original(relative, g))[1])
+    mixer, x = make(), random_map(13, 11)
+    out = mixer(x)
+    assert torch.equal(mixer(x), out)
+    assert len(made) == 1
+    mixer(random_map(12, 11))
+    mixer(random_map(12, 11).float().double())
+    assert len(made) == 2
+    nn.init.normal_(mixer.relative_position_bias_table)
+    mixer(random_map(12, 11))
+    assert len(made) == 3
+    with torch.enable_grad():
+        mixer(x)
+    assert len(made) == 3, "with a backward, the bias belongs to its graph"
+
+
 # The groups.
 
 
@@ -268,8 +288,9 @@ def test_groups_hold_every_window_once(
     for group in groups:
         assert 1 <= group.windows <= max(1, positions // area)
         assert group.positions == area
-        places = torch.arange(group.windows * area) if group.places is None else group.places
-        at = torch.cat([group.tokens, torch.tensor([tokens])])[places].reshape(-1, area)
+        at = group.tokens.reshape(-1, area) if group.places is None else group.tokens[group.places].reshape(-1, area)
+        if group.padding is not None:
+            at = at.flatten().index_fill(0, group.padding, tokens).reshape(-1, area)
         found.append(at)
         if group.real is not None:
             assert torch.equal(at.flatten()[group.real], group.tokens)

@@ -40,7 +40,7 @@ from visionattn.ops.window import (
     window_layout,
 )
 from visionattn.ops.window_groups import WindowGroup, positions_at_once, window_groups
-from visionattn.ops.window_map import Projections, window_attention_map
+from visionattn.ops.window_map import Projections, group_biases, window_attention_map
 from visionattn.registry import ATTENTION
 from visionattn.typing import Grid, Tokens
 
@@ -124,6 +124,7 @@ class WindowAttention(QKVAttention, ResidualMixer):
         self._kept_layout = _Kept[WindowLayout]()
         self._kept_groups = _Kept[list[WindowGroup]]()
         self._kept_bias = _Kept[tuple[Tensor | None, list[Tensor]]]()
+        self._kept_group_biases = _Kept[tuple[tuple[Tensor, list[Tensor]], list[Tensor]]]()
 
     def check_map(self, x: Tensor, mask: Tensor | None, name: str = "x") -> None:
         axes = len(self.window)
@@ -161,6 +162,7 @@ class WindowAttention(QKVAttention, ResidualMixer):
     def train(self, mode: bool = True) -> WindowAttention:
         # Averaging hooks exchange weights through `.data` before they switch the mode; no version counter tells of it.
         self._kept_bias.clear()
+        self._kept_group_biases.clear()
         super().train(mode)
         return self
 
@@ -174,9 +176,19 @@ class WindowAttention(QKVAttention, ResidualMixer):
             (layout.grid, positions),
             lambda: window_groups(layout, mask_padding=self.mask_padding, positions=positions),
         )
+
+        def make() -> tuple[Tensor, list[Tensor]]:
+            relative = self._relative_bias(x.dtype)
+            return relative, group_biases(relative, groups)
+
+        biases: list[Tensor] | None
+        if torch.is_grad_enabled():
+            relative, biases = self._relative_bias(x.dtype), None
+        else:
+            key = (layout.grid, x.device, x.dtype, positions)
+            relative, biases = self._while_the_bias_stands(self._kept_group_biases, key, make)
         added = None if residual is None else residual.flatten(1, -2)
-        relative = self._relative_bias(x.dtype)
-        return window_attention_map(x.flatten(1, -2), relative, projections, groups, added).reshape(x.shape)
+        return window_attention_map(x.flatten(1, -2), relative, projections, groups, added, biases).reshape(x.shape)
 
     def _padding(self) -> tuple[Tensor | None, ...]:
         """What q, k and v are where there is padding: the projection of a token of zeros."""
@@ -198,7 +210,7 @@ class WindowAttention(QKVAttention, ResidualMixer):
         return self._kept_layout.get((grid, device), make)
 
     def _bias(self, layout: WindowLayout, dtype: torch.dtype) -> Tensor | None:
-        """What the logits of a map without a mask get; kept while no gradient is wanted and its sources stand still."""
+        """What the logits of a map without a mask get."""
         sources = self._bias_sources()
 
         def make() -> Tensor | None:
@@ -207,15 +219,18 @@ class WindowAttention(QKVAttention, ResidualMixer):
                 return None
             return window_bias(self._relative_bias(dtype), hidden)
 
+        return self._while_the_bias_stands(self._kept_bias, (layout.grid, layout.tokens.device, dtype), make)
+
+    def _while_the_bias_stands(
+        self, kept: _Kept[tuple[Made, list[Tensor]]], key: tuple[Hashable, ...], make: Callable[[], Made]
+    ) -> Made:
+        """make(), or what it made last for this key while no gradient is wanted and the bias's sources stand still."""
+        sources = self._bias_sources()
         versions = tuple(_version(source) for source in sources)
         if None in versions or (torch.is_grad_enabled() and any(source.requires_grad for source in sources)):
             return make()
         # The sources' aliases are kept as well: while they live, no other parameter can have their address.
-        kept = self._kept_bias.get(
-            (layout.grid, layout.tokens.device, dtype, versions),
-            lambda: (make(), [source.detach() for source in sources]),
-        )
-        return kept[0]
+        return kept.get((*key, versions), lambda: (make(), [source.detach() for source in sources]))[0]
 
     def _bias_sources(self) -> list[nn.Parameter]:
         """The parameters that the bias is made of."""

@@ -32,8 +32,9 @@ class WindowGroup:
         windows: w.
         positions: T.
         tokens: [n], the tokens of the windows in the order of their positions.
-        places: [w * T], where each position's token stands in `tokens`; n where there is padding. None without padding.
-        real: [n], the positions that hold tokens. None without padding.
+        places: [w * T], where each position's token stands in `tokens`; anywhere where there is padding.
+        real: [n], the positions that hold tokens.
+        padding: the positions that hold none. All three are None if all hold tokens.
         hidden: [w, 1 or T, T], True where a query must not see a key; None if all see all.
     """
 
@@ -42,6 +43,7 @@ class WindowGroup:
     tokens: Tensor
     places: Tensor | None
     real: Tensor | None
+    padding: Tensor | None
     hidden: Tensor | None
 
 
@@ -70,25 +72,25 @@ def window_groups(layout: WindowLayout, *, mask_padding: bool, positions: int) -
     ]
 
 
-def walk(images: int, groups: Sequence[WindowGroup]) -> Iterator[tuple[slice, WindowGroup]]:
-    """Each group in each image: one image after the other, or several at once where small ones fit in one group."""
+def walk(images: int, groups: Sequence[WindowGroup]) -> Iterator[tuple[slice, int]]:
+    """The number of each group in each image: image after image, or several at once where they fit in one group."""
     step = 1
     if len(groups) == 1 and images > 1:
         step = max(1, positions_at_once() // (groups[0].windows * groups[0].positions))
     for start in range(0, images, step):
-        for group in groups:
-            yield slice(start, start + step), group
+        for number in range(len(groups)):
+            yield slice(start, start + step), number
 
 
 def _group(layout: WindowLayout, real: Tensor, hidden: Tensor | None, windows: Tensor) -> WindowGroup:
     real = real[windows].flatten()
     tokens = layout.tokens[windows].flatten()[real]
-    places = positions = None
+    places = held = padding = None
     if len(tokens) < len(real):
-        places = torch.where(real, real.cumsum(0) - 1, len(tokens))
-        positions = real.nonzero().flatten()
+        places = (real.cumsum(0) - 1).clamp_(min=0)
+        held, padding = real.nonzero().flatten(), (~real).nonzero().flatten()
     if hidden is not None:
         hidden = hidden[0, windows]
         if not hidden.any():
             hidden = None
-    return WindowGroup(len(windows), layout.tokens.shape[1], tokens, places, positions, hidden)
+    return WindowGroup(len(windows), layout.tokens.shape[1], tokens, places, held, padding, hidden)

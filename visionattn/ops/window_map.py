@@ -37,6 +37,7 @@ def window_attention_map(
     projections: Projections,
     groups: Sequence[WindowGroup],
     residual: Tensor | None = None,
+    biases: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """residual + proj(window attention of qkv(x)), differentiable once.
 
@@ -46,6 +47,7 @@ def window_attention_map(
         projections: queries, keys and values of one width E over all heads.
         groups: of windows; every token is in one of them.
         residual: [B, N, C]; nothing if None.
+        biases: `group_biases` of the same groups, if there are any; read where no backward follows.
     Returns:
         [B, N, C].
     """
@@ -53,15 +55,24 @@ def window_attention_map(
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves):
         return _WindowAttentionMap.apply(groups, *leaves)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for images, group in walk(len(x), groups):
+    biases = group_biases(relative, groups) if biases is None else biases
+    for images, number in walk(len(x), groups):
+        group, bias = groups[number], biases[number]
         q, k, v = _projected(x[images], group, projections, heads=len(relative))
-        bias = relative[None]
-        if group.hidden is not None:
-            bias = _masked(bias.expand(len(q), -1, -1, -1).clone(), group)
+        if len(bias) > 1:
+            bias = bias.repeat(len(q) // len(bias), 1, 1, 1)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
         added = None if residual is None else residual[images]
         _put_projected(_rows(attended, group), projections, group, added, out[images])
     return out
+
+
+def group_biases(relative: Tensor, groups: Sequence[WindowGroup]) -> list[Tensor]:
+    """What each group adds to its logits, [1 or w, heads, T, T]."""
+    return [
+        relative[None] if group.hidden is None else _masked(relative.expand(group.windows, -1, -1, -1).clone(), group)
+        for group in groups
+    ]
 
 
 class _WindowAttentionMap(torch.autograd.Function):
@@ -80,7 +91,8 @@ class _WindowAttentionMap(torch.autograd.Function):
         heads = len(relative)
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
         kept = []
-        for images, group in walk(len(x), groups):
+        for images, number in walk(len(x), groups):
+            group = groups[number]
             # One copy: products of matrices want one batch axis, [3, w heads, T, d].
             qkv = _projected(x[images], group, layers, heads).contiguous().flatten(1, 2)
             q, k, v = qkv
@@ -107,7 +119,8 @@ class _WindowAttentionMap(torch.autograd.Function):
         grad_qkv_bias = x.new_zeros(len(layers.qkv))
         heads = len(relative)
         scale = (layers.out.shape[1] // heads) ** -0.5
-        for images, group in walk(len(x), ctx.groups):
+        for images, number in walk(len(x), ctx.groups):
+            group = ctx.groups[number]
             (q, k, v), weights, attended = (next(kept) for _ in range(3))
             grad_rows = _taken(grad[images], group)
             if needs_out:
@@ -180,10 +193,13 @@ def _put(rows: Tensor, group: WindowGroup, out: Tensor) -> None:
 
 def _windows(rows: Tensor, group: WindowGroup, padding: Tensor | None) -> Tensor:
     """Rows of tokens [b n, E] at their positions, [w, T, E], with `padding` [E] where there is none (zeros if None)."""
-    if group.places is not None:
-        rows = torch.unflatten(rows, 0, (-1, len(group.tokens)))
-        padding = rows.new_zeros(rows.shape[-1]) if padding is None else padding
-        rows = torch.cat([rows, padding.expand(len(rows), 1, -1)], dim=1).index_select(1, group.places).flatten(0, 1)
+    if group.places is not None and group.padding is not None:
+        rows = torch.unflatten(rows, 0, (-1, len(group.tokens))).index_select(1, group.places)
+        if padding is None:
+            rows.index_fill_(1, group.padding, 0)
+        else:
+            rows.index_copy_(1, group.padding, padding.expand(len(rows), len(group.padding), -1))
+        rows = rows.flatten(0, 1)
     return torch.unflatten(rows, 0, (-1, group.positions))
 
 
