@@ -310,7 +310,11 @@ def test_blocks_behind_the_last_output_do_not_run_and_want_no_gradient() -> None
     model = tiny(out_indices=(0,))
     assert len(model.feature_info) == 3
     assert model.feature_info[1] == {"num_chs": 24, "reduction": 4, "module": "blocks.1"}
+    called = []
+    for index, block in enumerate(model.blocks):
+        block.register_forward_hook(lambda *_, index=index: called.append(index))
     model(torch.randn(1, 3, 16, 16))[0].sum().backward()
+    assert called == [0]
     without = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is None}
     assert without == {"1", "2"}
     assert all(not p.requires_grad for p in model.blocks[1:].parameters())
@@ -379,7 +383,8 @@ def test_what_timm_does_not_decay(name: str) -> None:
 
 def test_starts_as_published() -> None:
     model = tiny(embed_dim=48, attention=["SoftmaxAttention", "NonLocal"], class_token=True)
-    for weight in (model.blocks[0].attn.qkv.weight, model.blocks[1].mlp.fc2.weight, model.pos_embed):
+    attn, mlp = model.blocks[0].attn, model.blocks[1].mlp
+    for weight in (attn.qkv.weight, attn.proj.weight, mlp.fc1.weight, mlp.fc2.weight, model.pos_embed):
         assert weight.std().item() == pytest.approx(0.02, rel=0.2)
     assert model.blocks[0].mlp.fc1.bias.abs().max() == 0
     assert model.blocks[1].attn.theta.weight.std() < 0.015  # a mechanism's own start stays
