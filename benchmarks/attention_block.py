@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 from attention_peers import Batched, FusedSoftmax, PerHeadLoop, non_local, our_block
-from interleaved import machine, median_ms, peak_extra_bytes
+from interleaved import machine, median_ms
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+
+from visionattn.analysis.memory import peak_extra_bytes
 
 WIDTHS = ((64, 64), (256, 128))  # channels, key width
 SIDES = (32, 64, 128)

@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from backbone_peers import PEERS, make_peer, our_swin, our_swin_as
-from interleaved import machine, median_ms, peak_extra_bytes
+from interleaved import machine, median_ms
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from visionattn.analysis.memory import peak_extra_bytes
 from visionattn.backbones.swin import SwinTransformer
 
 TOLERANCE = 1e-4

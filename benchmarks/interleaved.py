@@ -5,8 +5,6 @@ A disturbance hits all candidates of its round alike, so their ratios hold where
 
 from __future__ import annotations
 
-import os
-import platform
 import random
 import subprocess
 import time
@@ -16,7 +14,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+
+from visionattn.analysis.machine import describe_machine
 
 _BURST_MS = 10.0
 
@@ -56,40 +55,9 @@ def clock(device: torch.device) -> str:
     return "process CPU time" if torch.get_num_threads() == 1 else "wall time"
 
 
-def peak_extra_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Most bytes that torch's allocator held during `run` beyond those it held before; what run returns included.
-
-    On the CPU from the profiler's allocation events: scratch that BLAS and oneDNN keep to themselves is not in it.
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler reports each start and stop
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        run()
-    held = peak = 0
-    recorded = trace.profiler.kineto_results.events()  # type: ignore[union-attr]  # set once the profile has ended
-    for event in sorted((e for e in recorded if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
 def machine(device: torch.device) -> dict[str, Any]:
     """What a figure must be reported with."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "clock": clock(device),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": _commit(),
-    }
+    return {**describe_machine(device), "clock": clock(device), "commit": _commit()}
 
 
 def _milliseconds(run: Callable[[], object], device: torch.device, times: int) -> float:
@@ -107,13 +75,6 @@ def _milliseconds(run: Callable[[], object], device: torch.device, times: int) -
     for _ in range(times):
         run()
     return 1e3 * (now() - before) / times
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _commit() -> str:
