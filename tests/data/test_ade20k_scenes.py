@@ -220,6 +220,20 @@ def test_nothing_is_left_of_an_interrupted_writing(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_be_written_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(root: Path, *arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", str(root / "images"))
+
+    monkeypatch.setattr(ade20k_scenes, "_write_tree", refuse)
+    with pytest.raises(PermissionError, match=rf"^\[Errno 13\] Permission denied: '{tmp_path}/ade'$"):
+        write_ade20k(tmp_path / "ade", train=1, val=1)
+    monkeypatch.undo()
+    monkeypatch.setattr("cv2.imwrite", lambda *arguments: False)
+    with pytest.raises(OSError, match=rf"cannot be written; is the disk full\?: '{tmp_path}/ade'$"):
+        write_ade20k(tmp_path / "ade", train=1, val=1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_second_of_two_writers_finds_the_folder_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "ade"
     move = ade20k_scenes._move

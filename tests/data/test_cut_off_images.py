@@ -19,12 +19,14 @@ def jpeg(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("part", [0.7, 0.9, 0.99])
-def test_a_jpeg_that_ends_too_early_is_named(part: float, jpeg: Path) -> None:
+def test_a_jpeg_that_ends_too_early_is_named(part: float, jpeg: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole = jpeg.read_bytes()
     jpeg.write_bytes(whole[: int(len(whole) * part)])
     assert cv2.imread(str(jpeg)) is not None  # OpenCV sees nothing wrong
+    assert "remature end of JPEG" in capfd.readouterr().err  # and libjpeg tells the terminal
     with pytest.raises(ValueError, match=r"image\.jpg cannot be decoded as an image; replace the file"):
         read_image(jpeg)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("behind", [b"", b"\0\0", b"a film that the camera keeps here" * 1000])

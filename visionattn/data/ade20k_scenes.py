@@ -44,18 +44,23 @@ def write_ade20k(
     Raises:
         ValueError: an argument's value.
         FileExistsError: `out` holds something else.
+        OSError: `out` cannot be written.
     """
     record = _checked(train, val, seed, size)
     folder = Path(out).resolve()  # a link is followed: the rename has to meet the folder itself
     if _is_made(folder, record):
         return Path(out)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.parent / f".{folder.name}.partial-{uuid.uuid4().hex[:8]}"
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         _write_tree(partial, train, val, seed, size)
         (partial / RECORD).write_text(json.dumps(record) + "\n")
         if not _is_made(folder, record):
             _move(partial, folder, record)
+    except OSError as error:
+        if str(partial) not in str(error):
+            raise
+        raise OSError(error.errno, error.strerror or "cannot be written; is the disk full?", str(out)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Path(out)

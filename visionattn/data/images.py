@@ -22,8 +22,9 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image {path}")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if image is None or _is_cut_off(path):
+    # A JPEG without its end is found first: of that libjpeg would complain on the terminal, too.
+    image = None if _is_cut_off(path) else cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
         raise ValueError(f"{path} cannot be decoded as an image; replace the file or take it out of the list")
     return image
 
