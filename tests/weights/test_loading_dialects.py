@@ -137,6 +137,18 @@ def test_bias_tables_of_another_window_are_resized_as_mmseg_does(tmp_path: Path)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
+def test_buffers_of_another_window_are_the_models_own(tmp_path: Path) -> None:
+    """mmseg saves its index: that of the file's window must not come into a model of another."""
+    source, target = mmseg_swin(7), mmseg_swin(5)
+    torch.save(source.state_dict(), tmp_path / "mmseg.pth")
+    index = target.stages[0].blocks[0].attn.w_msa.relative_position_index.clone()
+    report = load_checkpoint(target, tmp_path / "mmseg.pth")
+    assert report.complete
+    assert len(report.resized) == sum(SIZE["depths"])
+    assert report.dialect is None
+    assert torch.equal(target.stages[0].blocks[0].attn.w_msa.relative_position_index, index)
+
+
 def test_a_window_that_is_no_square_is_the_models(tmp_path: Path) -> None:
     source = timm_swin(7, (56, 56))
     torch.save(source.state_dict(), tmp_path / "timm.pth")

@@ -42,7 +42,7 @@ from visionattn.engine.watch import in_company
 from visionattn.engine.wrapping import wrap
 from visionattn.registry import RUNNERS
 from visionattn.weights.durable import save_durably
-from visionattn.weights.loading import load_state_dict
+from visionattn.weights.loading import Fitted, fitted, load_state_dict
 from visionattn.weights.reading import find_state_dict
 from visionattn.weights.sharded import SUFFIX, is_sharded, open_sharded
 
@@ -138,17 +138,20 @@ class Runner(MMEngineRunner):
     ) -> dict[str, Any]:
         """Loads weights into the model and returns all that the file holds.
 
+        A Swin or ViT may have others' names, with or without "backbone." in front, and another window or image size:
+        see `visionattn.load_checkpoint`.
+
         Args:
             strict: every name and shape must fit; None takes the config's `load_strict`, True if it has none.
         Raises:
             ValueError: the file cannot be read safely, or is another model's.
         """
         strict = self.cfg.get("load_strict", True) if strict is None else strict
-        checkpoint = self._load(filename, strict)
+        checkpoint = self._load(filename, strict, fitted)
         self.logger.info(f"loaded {filename}")
         return checkpoint
 
-    def _load(self, filename: str, strict: bool) -> dict[str, Any]:
+    def _load(self, filename: str, strict: bool, fit: Callable[[Any, Any], Fitted] = Fitted.as_it_is) -> dict[str, Any]:
         model = self._plain_model()
         checkpoint: dict[str, Any]
         if isinstance(self.model, FullyShardedModel) and is_sharded(filename):
@@ -159,7 +162,10 @@ class Runner(MMEngineRunner):
             checkpoint = {**checkpoint, "state_dict": find_state_dict(checkpoint)}
         try:
             self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-            report = load_state_dict(model, like_model(checkpoint["state_dict"], model), strict=strict)
+            found = fit(model, checkpoint["state_dict"])
+            if found.dialect or found.resized:
+                self.logger.info(f"{filename}: {found}")
+            report = load_state_dict(model, like_model(found.state, model), strict=strict)
         except ValueError as error:
             message = str(error).replace("strict=False loads", "load_strict=False in the config loads")
             raise ValueError(f"{filename}: {message}") from error

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -16,6 +17,8 @@ from visionattn.weights.reading import below, find_state_dict, read_checkpoint
 from visionattn.weights.report import LoadReport, compare, patterns_for
 from visionattn.weights.resizing import resized
 from visionattn.weights.translation import Spoken, detect, from_canonical, speaking, to_canonical
+
+_WITHOUT_STRICT = "; strict=False loads what matches"
 
 
 def load_checkpoint(
@@ -58,7 +61,7 @@ def load_state_dict(model: nn.Module, state: Mapping[str, Any], *, strict: bool 
     """
     report = compare(model.state_dict(), state)
     if not report.matched or (strict and not report.complete):
-        raise ValueError(_refusal(model, report))
+        raise ValueError(_refusal(model, report) + (_WITHOUT_STRICT if report.matched else ""))
     _load(model, state, report)
     return report
 
@@ -68,23 +71,58 @@ def load_weights(
 ) -> LoadReport:
     """What `load_checkpoint` does with the tensors of a file; its arguments and errors."""
     own: Mapping[str, Any] = model.state_dict()
+    found, dialect, changed = fitted(model, state)
     source, wanted = detect(state), detect(own)
-    found, dialect = state, None
     if source is not None and wanted is not None:
-        own, found = _without_computed(own), _without_computed(state)
-        if compare(own, found).missing:
-            found = _renamed(found, source, wanted)
-        if source.dialect.name != wanted.dialect.name:
-            dialect = source.dialect.name
-    changed = resized(model, own, found)
-    shapes = {name: f"{list(found[name].shape)} to {list(value.shape)}" for name, value in changed.items()}
-    found = _copied(found, {**found, **changed})
-    report = replace(compare(own, found, allow), resized=shapes, dialect=dialect)
+        own = _without_computed(own)
+    report = replace(compare(own, found, allow), resized=dict(changed), dialect=dialect)
     if not report.matched or (strict and not report.complete):
         sizes = "" if source is None or wanted is None else _sizes(state, source, own, wanted)
-        raise ValueError(_refusal(model, report, sizes))
+        patterns = patterns_for((*report.missing, *report.unexpected, *report.mismatched), report.matched)
+        advice = f"; allow={tuple(patterns)} lets these be left over" if patterns and not sizes else _WITHOUT_STRICT
+        raise ValueError(_refusal(model, report, sizes) + (advice if report.matched else ""))
     _load(model, found, report)
     return report
+
+
+class Fitted(NamedTuple):
+    """A state dict as a model wants it.
+
+    Attributes:
+        state: under the model's names where both are known, without buffers that follow from window and image size.
+        dialect: whose names it had, where they were others.
+        resized: what was interpolated, with "[file's shape] to [model's shape]".
+    """
+
+    state: Mapping[str, Any]
+    dialect: str | None = None
+    resized: Mapping[str, str] = MappingProxyType({})
+
+    @classmethod
+    def as_it_is(cls, model: nn.Module, state: Mapping[str, Any]) -> Fitted:
+        """The state itself, for a model that must be the one that wrote it."""
+        return cls(state)
+
+    def __str__(self) -> str:
+        names = "" if self.dialect is None else f"{self.dialect}'s names translated"
+        shapes = ", ".join(f"{name} {shape}" for name, shape in list(self.resized.items())[:1])
+        return "; ".join(filter(None, (names, f"{len(self.resized)} resized (first: {shapes})" if shapes else "")))
+
+
+def fitted(model: nn.Module, state: Mapping[str, Any]) -> Fitted:
+    """The state under the model's names, and for its window and image size."""
+    own: Mapping[str, Any] = model.state_dict()
+    source, wanted = detect(state), detect(own)
+    dialect = None
+    if source is not None and wanted is not None:
+        state = _without_computed(state)
+        if compare(_without_computed(own), state).missing:
+            state = _renamed(state, source, wanted)
+        if source.dialect.name != wanted.dialect.name:
+            dialect = source.dialect.name
+    changed = resized(model, own, state)
+    shapes = {name: f"{list(state[name].shape)} to {list(value.shape)}" for name, value in changed.items()}
+    return Fitted(_copied(state, {**state, **changed}), dialect, shapes)
 
 
 def _renamed(state: Mapping[str, Any], source: Spoken, wanted: Spoken) -> Mapping[str, Any]:
@@ -134,11 +172,4 @@ def _load(model: nn.Module, state: Mapping[str, Any], report: LoadReport) -> Non
 
 
 def _refusal(model: nn.Module, report: LoadReport, sizes: str = "") -> str:
-    left_over = (*report.missing, *report.unexpected, *report.mismatched)
-    patterns = patterns_for(left_over, report.matched)
-    advice = ""
-    if report.matched and patterns and not sizes:
-        advice = f"; allow={tuple(patterns)} lets these be left over"
-    elif report.matched:
-        advice = "; strict=False loads what matches"
-    return f"the weights belong to another model than {type(model).__name__}: {sizes}{report}{advice}"
+    return f"the weights belong to another model than {type(model).__name__}: {sizes}{report}"
