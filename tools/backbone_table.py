@@ -52,7 +52,7 @@ def networks() -> Iterator[tuple[str, str, dict[str, Any]]]:
             f"{mechanism} behind layer3 and layer4",
             resnet | {"attention": dict.fromkeys(sites, mechanism)},
         )
-    for name in ("swin_tiny_window7", "swin_small_window7", "swin_base_window7", "swinv2_tiny_window8"):
+    for name in ("swin_tiny_window7", "swin_small_window7", "swinv2_tiny_window8"):
         yield name, "shifted windows", ours[name]
     yield "swin_tiny_window7", EFFICIENT, ours["swin_tiny_window7"] | {"attention": EFFICIENT}
     vit = ours["vit_small_patch16"]
@@ -66,7 +66,7 @@ def measured(config: dict[str, Any]) -> dict[str, Any]:
     from visionattn.analysis import measure_cost
 
     torch.manual_seed(0)
-    cost = measure_cost(create_backbone(config), torch.randn(SHAPE), training=False, repeats=5).as_dict()
+    cost = measure_cost(create_backbone(config), torch.randn(SHAPE), training=False, repeats=3).as_dict()
     del cost["rows"]
     return cost
 
@@ -84,15 +84,17 @@ def table(found: dict[str, Any]) -> str:
         if cost is not None:
             inference = cost["inference"]
             share = f"{100 * cost['attention_macs'] / cost['macs']:.0f} %" if cost["attention_macs"] else ""
-            cells = (short(cost["parameters"]), short(cost["macs"]), share, f"{inference['ms']:.0f}")
+            times = f"{inference['ms']:.0f} ({inference['fastest_ms']:.0f} to {inference['slowest_ms']:.0f})"
+            cells = (short(cost["parameters"]), short(cost["macs"]), share, times)
             lines.append(f"| {backbone} | {attention} | {' | '.join(cells)} | {megabytes(inference['peak_bytes'])} |")
-    machines = {
+    measured_on = {
         f"{cost['machine']['cpu']}, {cost['machine']['threads']} thread, torch {cost['machine']['torch']}"
         for cost in found.values()
     }
-    return "\n".join(
-        [*lines, "", f"{' x '.join(map(str, SHAPE))}, float32, median of 5 runs; {'; '.join(sorted(machines))}."]
-    )
+    repeats = sorted({cost["inference"]["repeats"] for cost in found.values()})
+    runs = " or ".join(map(str, repeats))
+    about = f"{' x '.join(map(str, SHAPE))}, float32, eval, median of {runs} runs; {'; '.join(sorted(measured_on))}."
+    return "\n".join([*lines, "", about])
 
 
 def parse_args() -> argparse.Namespace:
