@@ -35,7 +35,7 @@ class Row:
         macs: multiply-accumulates of the published form.
         attention_macs: those among them inside registered mechanisms, projections included.
         saved_bytes: what autograd keeps of it for a backward; None if not asked for.
-        ms: median milliseconds of it in a forward, eval mode.
+        ms: milliseconds of it in a forward of median length, eval mode; 0 if it never runs.
     """
 
     name: str
@@ -175,7 +175,10 @@ def _published_macs(
 def _row_times(
     rows: list[tuple[str, nn.Module]], run: Callable[[], object], device: torch.device, repeats: int
 ) -> dict[str, float]:
-    """Median milliseconds between entering and leaving each row that is entered, over all its calls of a run."""
+    """Milliseconds between entering and leaving each row, over all its calls, in the run of median length.
+
+    Of one run, so that parts never take longer than what they are parts of.
+    """
     watch = Stopwatch(device)
     spans: list[tuple[str, Any, Any]] = []
     entered: list[Any] = []
@@ -191,7 +194,7 @@ def _row_times(
             for name, start, stop in spans:
                 times[name] += watch.milliseconds(start, stop)  # type: ignore[assignment]  # a Counter adds floats
             runs.append(times)
-    return {name: median(times[name] for times in runs) for name in runs[0]}
+    return dict(sorted(runs, key=lambda times: times[""])[len(runs) // 2])
 
 
 def _saved(model: nn.Module, rows: list[tuple[str, nn.Module]], x: Tensor) -> Counter[str]:
