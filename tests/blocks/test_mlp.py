@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from visionattn.blocks import mlp as module
 from visionattn.blocks.mlp import Mlp, chunked_weights
@@ -63,6 +64,27 @@ def test_equals_layer_after_layer(shape: tuple[int, ...], bias: bool, adds: bool
     with torch.no_grad():
         evaluated = mlp.add_to(residual, x) if adds else mlp(x)
     torch.testing.assert_close(evaluated, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_float32_is_as_near_to_float64_as_layer_after_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where oneDNN takes the GELU, and where that is switched off."""
+    monkeypatch.setattr(op, "_FUSED_CHUNK_BYTES", 40 * 10 * 4)
+    mlp, x, residual = make(), 3 * random_map(300, 6), random_map(300, 6, seed=2)
+    with torch.no_grad():
+        exact = mlp.add_to(residual, x)
+        mlp, x, residual = mlp.float(), x.float(), residual.float()
+        plain = residual + mlp.fc2(mlp.act(mlp.fc1(x)))
+        answers = [mlp.add_to(residual, x)]
+        monkeypatch.setattr(op, "_HAS_FUSED", False)
+        answers.append(mlp.add_to(residual, x))
+    for answer in answers:
+        assert (answer - exact).norm() <= 2 * (plain - exact).norm()
+
+
+def test_counters_see_every_layer() -> None:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        make().float()(random_map(300, 6).float())
+    assert counter.get_total_flops() == 2 * 300 * (6 * 10 + 10 * 6)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
