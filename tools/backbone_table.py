@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,21 @@ def networks() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def measured(config: dict[str, Any]) -> dict[str, Any]:
+    """The cost without its rows, and the commit."""
     from visionattn import create_backbone
     from visionattn.analysis import measure_cost
 
     torch.manual_seed(0)
     cost = measure_cost(create_backbone(config), torch.randn(SHAPE), training=False, repeats=3).as_dict()
     del cost["rows"]
+    cost["machine"]["commit"] = commit()
     return cost
+
+
+def commit() -> str:
+    """The commit of this checkout, with "+" if files differ from it."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, cwd=DOCS, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def table(found: dict[str, Any]) -> str:
@@ -91,9 +100,10 @@ def table(found: dict[str, Any]) -> str:
         f"{cost['machine']['cpu']}, {cost['machine']['threads']} thread, torch {cost['machine']['torch']}"
         for cost in found.values()
     }
+    commits = ", ".join(sorted({cost["machine"]["commit"] for cost in found.values()}))
     repeats = sorted({cost["inference"]["repeats"] for cost in found.values()})
     runs = " or ".join(map(str, repeats))
-    about = f"{' x '.join(map(str, SHAPE))}, float32, eval, median of {runs} runs; {'; '.join(sorted(measured_on))}."
+    about = f"{' x '.join(map(str, SHAPE))}, float32, eval, median of {runs} runs; {'; '.join(sorted(measured_on))}; commits {commits}."
     return "\n".join([*lines, "", about])
 
 
