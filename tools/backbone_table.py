@@ -103,8 +103,8 @@ def table(found: dict[str, Any]) -> str:
     commits = ", ".join(sorted({cost["machine"]["commit"] for cost in found.values()}))
     repeats = sorted({cost["inference"]["repeats"] for cost in found.values()})
     runs = " or ".join(map(str, repeats))
-    about = f"{' x '.join(map(str, SHAPE))}, float32, eval, median of {runs} runs; {'; '.join(sorted(measured_on))}; commits {commits}."
-    return "\n".join([*lines, "", about])
+    about = f"{' x '.join(map(str, SHAPE))}, float32, eval, median of {runs} runs; {'; '.join(sorted(measured_on))}"
+    return "\n".join([*lines, "", f"{about}; commits {commits}."])
 
 
 def parse_args() -> argparse.Namespace:
