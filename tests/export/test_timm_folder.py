@@ -251,10 +251,14 @@ def test_what_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ([str(config), out], f"an export needs weights: visionattn export timm {config} CHECKPOINT {out}"),
         ([str(config), "no.pth", out], "checkpoint no.pth does not exist"),
         ([str(config), str(tmp_path / "empty.pth"), out], "no weights found"),
-        ([str(config), str(tmp_path / "headless.pth"), out], "the weights belong to another model than TimmSwin"),
+        ([str(config), str(tmp_path / "headless.pth"), out], "the weights belong to another model than VaSwin"),
         (
             [str(config), str(checkpoint), out, "--cfg-options", "model.backbone.embed_dim=32"],
             "expected Swin (embed_dim=32",
+        ),
+        (
+            [str(config), str(checkpoint), out, "--cfg-options", "model.backbone.out_norms=False"],
+            "4 unexpected (first: norm0.weight)",
         ),
         ([str(config), str(checkpoint), out, "--cfg-options", "model.backbone.type=Swum"], "Swum is not in the"),
         ([str(config), str(checkpoint), str(held)], "already holds notes.txt; give a folder that is new or empty"),

@@ -36,7 +36,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet with attention": ("va_backbone", {"backbone": RESNET}),
     "mmseg": ("va_backbone", {"backbone": FOREIGN}),
 }
-_SLOW = ("swin, other attention", "swinv2", "vitdet")
+_SLOW = ("swin, other attention", "swinv2", "vitdet", "mmseg")
 every_model = pytest.mark.parametrize(
     "key", [pytest.param(key, marks=pytest.mark.slow) if key in _SLOW else key for key in MODELS]
 )
@@ -116,6 +116,14 @@ def test_features_only_leaves_nothing_that_gets_no_gradient(key: str) -> None:
     net = model(key, features_only=True, out_indices=(0, 1)).train()
     sum(m.mean() for m in net(image(64, 64))).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_features_only_drops_the_norms_of_other_stages() -> None:
+    cfg = {**named_backbones()["swin_tiny_window7"], **SWIN, "out_indices": (0, 1, 2)}
+    net = timm.create_model("va_backbone", backbone=cfg, features_only=True, out_indices=[1]).train()
+    net(image(64, 64))[0].mean().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None] == []
+    assert "model.norm1.weight" in net.state_dict()
 
 
 @every_model
@@ -218,13 +226,19 @@ def test_compiled(key: str) -> None:
         assert torch.allclose(torch.compile(net, backend="eager")(x), net(x), atol=1e-6)
 
 
-@pytest.mark.parametrize("key", ["swin", "vit", "resnet with attention"])
-def test_gradient_checkpointing_changes_no_gradient(key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "recomputed"),
+    [("swin", "layers.0.blocks.0"), ("vit", "blocks.0"), ("resnet with attention", "body.layer2.0")],
+)
+def test_gradient_checkpointing_changes_no_gradient(key: str, recomputed: str) -> None:
     drop = {} if "resnet" in key else {"drop_path_rate": 0.0}
     plain, saving = (model(key, num_classes=3, **drop).train() for _ in range(2))
     saving.set_grad_checkpointing()
-    for net in (plain, saving):
+    for net, times in ((plain, 1), (saving, 2)):
+        calls: list[Any] = []
+        net.get_submodule(recomputed).register_forward_pre_hook(lambda *args, calls=calls: calls.append(args))
         net(image(64, 64)).square().sum().backward()
+        assert len(calls) == times
     for one, two in zip(plain.parameters(), saving.parameters(), strict=True):
         assert torch.allclose(one.grad, two.grad, atol=1e-5)
 
@@ -232,7 +246,7 @@ def test_gradient_checkpointing_changes_no_gradient(key: str) -> None:
 def test_a_backbone_without_gradient_checkpointing_says_so() -> None:
     net = model("mmseg")
     net.set_grad_checkpointing(False)
-    with pytest.raises(ValueError, match="TimmForeign has no gradient checkpointing"):
+    with pytest.raises(ValueError, match="VaForeign has no gradient checkpointing"):
         net.set_grad_checkpointing()
 
 

@@ -81,7 +81,7 @@ def _timm_class(backbone: type[nn.Module]) -> type[nn.Module]:
     if backbone not in _CLASSES:
         methods = TimmTokenModel if issubclass(backbone, VisionTransformer) else TimmModel
         space = {"__doc__": backbone.__doc__, "__module__": __name__, "__reduce_ex__": _reduce}
-        _CLASSES[backbone] = type(f"Timm{backbone.__name__}", (methods, backbone), space)
+        _CLASSES[backbone] = type(f"Va{backbone.__name__}", (methods, backbone), space)
     return _CLASSES[backbone]
 
 
