@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from visionattn.engine import config as module
 from visionattn.engine.config import find_config, load_config, parse_options
+from visionattn.engine.config_text import python_text
 
 
 @pytest.fixture
@@ -167,3 +168,34 @@ def test_the_file_is_remembered(roots: tuple[Path, Path]) -> None:
     config = load_config("quickstart/segmentation")
     assert isinstance(config, Config)
     assert config.filename == str(roots[0] / "quickstart" / "segmentation.py")
+
+
+def test_python_text_is_the_config_in_its_own_order(tmp_path: Path) -> None:
+    (tmp_path / "base.py").write_text("zebra = 1\nmodel = dict(type='A', depth=18, act=None)\n")
+    (tmp_path / "mine.py").write_text(
+        "_base_ = 'base.py'\n"
+        "model = dict(depth=34, neck={'in': 3, 'a b': [dict(kind='x' * 60, n=(1,)), dict(kind='y' * 60, n=())]})\n"
+        "apple = [1.5, True, None, 'it\\'s', {}, (), [2, 3]]\nmodel_2 = {0: 'ignore', 255: 'roof'}\n"
+    )
+    config = load_config(tmp_path / "mine.py")
+    text = python_text(config)
+    (tmp_path / "shown.py").write_text(text)
+    assert Config.fromfile(tmp_path / "shown.py").to_dict() == config.to_dict()
+    assert list(Config.fromfile(tmp_path / "shown.py")) == list(config) == ["zebra", "model", "apple", "model_2"]
+    assert text.splitlines()[:6] == [
+        "zebra = 1",
+        "model = dict(",
+        "    type='A',",
+        "    depth=34,",
+        "    act=None,",
+        "    neck={",
+    ]
+    assert text.splitlines()[-1] == "model_2 = {0: 'ignore', 255: 'roof'}"
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", ["quickstart/segmentation", "segmentation/upernet_r18-efficient_camvid"])
+def test_python_text_of_our_configs_can_be_loaded(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    (tmp_path / "shown.py").write_text(python_text(config))
+    assert Config.fromfile(tmp_path / "shown.py").to_dict() == config.to_dict()

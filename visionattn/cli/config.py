@@ -38,15 +38,16 @@ def run(args: Namespace) -> int:
 
 def _show(args: Namespace) -> int:
     from visionattn.engine.config import load_config, parse_options
+    from visionattn.engine.config_text import python_text
 
-    text = load_config(args.config, parse_options(args.cfg_options)).pretty_text
+    text = python_text(load_config(args.config, parse_options(args.cfg_options)))
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.syntax import Syntax
 
         Console().print(Syntax(text, "python", background_color="default", word_wrap=True))
     else:
-        print(text.rstrip())
+        print(text)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from keyword import iskeyword
 from typing import Any
 
 from mmengine.config import Config
@@ -14,10 +15,17 @@ from visionattn.engine.config_kinds import keyword_doc, owner_of, value_at
 from visionattn.engine.config_origin import Place, find_origin, trace_config
 from visionattn.engine.registered import keywords, type_label
 
+_WIDTH = 100
+
 
 def flat_values(config: Config) -> dict[str, Any]:
     """Every value that is no dict and no list of dicts, by its dotted key."""
     return dict(_leaves(config._cfg_dict.to_dict(), ""))
+
+
+def python_text(config: Config) -> str:
+    """The config as Python that can be loaded again; keys in the order in which its bases and itself set them."""
+    return "\n".join(f"{key} = {_literal(value, 0, len(key) + 3)}" for key, value in config.to_dict().items())
 
 
 def differences(one: Config, other: Config) -> list[tuple[str, str]]:
@@ -103,6 +111,29 @@ def _all_keys(config: Config) -> set[str]:
         parts = leaf.split(".")
         keys |= {".".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
     return keys
+
+
+def _literal(value: Any, indent: int, column: int) -> str:
+    """Python of a value that begins in this column; in several lines, a dict's always, where one is too narrow."""
+    if isinstance(value, type):
+        return value.__name__ if value.__module__ == "builtins" else f"{value.__module__}.{value.__name__}"
+    if not isinstance(value, dict | list | tuple):
+        return repr(value)
+    by_name = isinstance(value, dict) and all(str(key).isidentifier() and not iskeyword(str(key)) for key in value)
+    if isinstance(value, dict):
+        begins = [(f"{key}=" if by_name else f"{key!r}: ", entry) for key, entry in value.items()]
+        left, right = ("dict(", ")") if by_name else ("{", "}")
+    else:
+        begins = [("", entry) for entry in value]
+        left, right = ("[", "]") if isinstance(value, list) else ("(", ")")
+    flat = [begin + _literal(entry, 0, 0) for begin, entry in begins]
+    last = "," if isinstance(value, tuple) and len(value) == 1 else ""
+    line = f"{left}{', '.join(flat)}{last}{right}"
+    if "\n" not in line and column + len(line) < _WIDTH:
+        return line
+    inner = indent + 4
+    lines = [f"{' ' * inner}{begin}{_literal(entry, inner, inner + len(begin))}," for begin, entry in begins]
+    return "\n".join([left, *lines, " " * indent + right])
 
 
 def _shown(value: Any) -> str:
