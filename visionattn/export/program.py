@@ -29,11 +29,15 @@ def export_program(model: nn.Module, image: Tensor, *, dynamic: bool = False) ->
         model: on the CPU; its mode is left as it was.
         image: an example [B, C, H, W].
         dynamic: height and width stay open. A comparison of theirs in the model's own code closes them again to what
-            the example answered (a multiple of 32, say): check what comes out at other sizes.
+            three times the example's size answers (a multiple of 32, say): check what comes out at other sizes.
     Raises:
         ValueError: the model cannot be captured; the message has torch's reason.
     """
-    shapes = ({2: Dim.DYNAMIC, 3: Dim.DYNAMIC},) if dynamic else None
+    shapes = None
+    if dynamic:
+        shapes = ({2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+        # An extent of 1 in the example (the windows of a small map) is taken for 1 at every size. Nothing is computed.
+        image = image.new_empty(*image.shape[:2], *(3 * extent for extent in image.shape[2:]))
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
