@@ -148,7 +148,9 @@ def show(report: Mapping[str, Any]) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=512, help="height and width of the image (default 512)")
+    parser.add_argument(
+        "--size", type=int, default=512, help="height and width of the image, 224 or more (default 512)"
+    )
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=15, help="rounds per pass (default 15)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds per model and pass (default 60)")
@@ -156,7 +158,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--compile", action="store_true", help="each model also through torch.compile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure with its machine and commit")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.size < 224:
+        parser.error(f"--size {args.size}: timm's windows shrink with maps below 224, and the weights no longer fit")
+    return args
 
 
 if __name__ == "__main__":
