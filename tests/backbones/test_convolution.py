@@ -37,6 +37,7 @@ HOSTS: dict[str, tuple[Callable[[], Any], str, str, int, tuple[int, int]]] = {
     "resnet d": (lambda: resnet("resnet50d"), "layer4.1", "layer4.1.conv2", 32, (1, 1)),
     "anti-aliased": (lambda: resnet("resnetaa50d"), "layer3.0", "layer3.0.conv2", 32, (1, 1)),
     "squeeze and excitation": (lambda: resnet("seresnet50"), "layer3.0", "layer3.0.conv2", 32, (2, 2)),
+    "basic, both would do": (lambda: resnet("resnet18"), "layer4.1", "layer4.1.conv2", 32, (1, 1)),
     "basic": (lambda: resnet("resnet18"), "layer3.0", "layer3.0.conv2", 32, (1, 1)),
     "dilated": (lambda: resnet("resnet50", output_stride=8), "layer4.1", "layer4.1.conv2", 32, (1, 1)),
     "the convolution": (lambda: resnet("resnet50"), "layer4.0.conv2", "layer4.0.conv2", 32, (2, 2)),

@@ -357,7 +357,7 @@ ERRORS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "test_vit",
         {"attention": "EfficientAttention"},
         ValueError,
-        r"no attention in test_vit: .* tokens \[1, 101",
+        r"no attention in test_vit: .* tokens \[1, 101.*replace_attention changes that inside a transformer's blocks",
     ),
     ("hrnet_w18_small", {"attention": {2: "SoftmaxAttention"}}, ValueError, "returns a list, not one feature map"),
     ("hrnet_w18_small", {"attention": {1: "SoftmaxAttention"}}, ValueError, "timm names no module for stage 1"),

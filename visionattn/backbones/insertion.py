@@ -92,7 +92,8 @@ def _build(
             layout = map_layout(outputs, resized, inputs, output_format=declared, channels_last=known)
         except ValueError as error:
             raise ValueError(
-                f"{where} {error}; attention goes behind a module that returns one map [B, C, *grid] or [B, *grid, C]"
+                f"{where} {error}; attention goes behind a module that returns one map [B, C, *grid] or [B, *grid, C]; "
+                "replace_attention changes that inside a transformer's blocks"
             ) from error
         if "in_channels" in options:
             raise TypeError(f"at {path!r}: the model gives in_channels={layout.channels}; remove it from the config")

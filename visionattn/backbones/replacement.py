@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -69,18 +70,14 @@ def replacements(model: nn.Module) -> dict[str, Replacement]:
 
 def _blocks(model: nn.Module) -> dict[str, ReplaceableBlock]:
     """By path, in the order of the model."""
-    found = {
-        path: ReplaceableBlock(model, path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, _OURS)
-    }
-    if not any(type(module).__module__.startswith("timm.") for module in model.modules()):
-        return found
-    from visionattn.backbones.timm_replaceable import timm_replaceable
-
+    foreign: Callable[[nn.Module, str, nn.Module], ReplaceableBlock | None] | None = None
+    if any(type(module).__module__.startswith("timm.") for module in model.modules()):
+        from visionattn.backbones.timm_replaceable import timm_replaceable as foreign
+    found = {}
     for path, module in model.named_modules():
-        host = timm_replaceable(model, path, module)
-        if host is not None:
+        if isinstance(module, _OURS):
+            found[path] = ReplaceableBlock(model, path, module)
+        elif foreign is not None and (host := foreign(model, path, module)) is not None:
             found[path] = host
     return found
 
@@ -110,11 +107,11 @@ def _chosen(model: nn.Module, found: Mapping[str, ReplaceableBlock], blocks: str
 
 
 def _nothing_to_replace(model: nn.Module) -> str:
-    others = {
-        type(module).__name__: path
-        for path, module in reversed(list(model.named_modules()))
-        if "attention" in type(module).__name__.lower() and not isinstance(module, TokenMixer)
-    }
+    others: dict[str, str] = {}
+    for path, module in model.named_modules():
+        name = type(module).__name__
+        if re.search("attention|attn", name, re.IGNORECASE) and not isinstance(module, TokenMixer):
+            others.setdefault(name, path)
     if not others:
         return (
             f"{type(model).__name__} has no attention that could be replaced; insert_attention puts some into any model"
