@@ -54,6 +54,20 @@ def test_warnings_end_with_zero(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.endswith("no errors and 1 warning\n")
 
 
+@pytest.mark.parametrize(("action", "code"), [("check", 1), ("browse", 2)])
+def test_an_unknown_name_has_its_key_and_line(
+    action: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = write_segmentation(tmp_path)
+    argv = ["data", action, str(config), "--cfg-options", "train_dataloader.dataset.type=ImageMaskFoldr"]
+    assert main(argv) == code
+    told = capsys.readouterr()
+    answer = " ".join((told.err or told.out).split())
+    assert "visionattn: error: train_dataloader.dataset.type (--cfg-options): ImageMaskFoldr is not in"
+    assert "ImageMaskFolder" in answer
+
+
 def many_findings() -> ConfigReport:
     cases = tuple(f"/data/a/rather/long/folder/for/a/data/set/of/streets/masks/{i:04}.png: row 3" for i in range(40))
     report = ConfigReport()

@@ -307,7 +307,7 @@ def classes_in_another_order(place: Place) -> Expected:
 
 def option_that_nothing_knows(place: Place) -> Expected:
     place.config[f"{place.split}_dataloader"].dataset.ignore = 7
-    return Expected("error", "dataset", ("unexpected keyword argument 'ignore'",))
+    return Expected("error", "dataset", ("dataset.ignore", "takes no 'ignore'; nearest: ignore_index"))
 
 
 FAULTS: list[Callable[[Place], Expected]] = [

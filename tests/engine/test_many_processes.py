@@ -114,7 +114,7 @@ def test_two_processes_do_what_one_does(norm: str, tmp_path: Path) -> None:
     assert np.array_equal(*matrices)
     assert matrices[0].sum() == 5 * 37 * 53
     assert sorted(path.name for path in (tmp_path / "two").glob("*.pth")) == ["iter_2.pth"]
-    assert "val  mIoU" in ranks[0].output
+    assert "val  mAcc" in ranks[0].output
     assert ranks[1].output == ""
 
 

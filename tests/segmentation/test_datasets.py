@@ -61,12 +61,14 @@ def test_folder_list_file_sets_the_order(folder):
 def test_partner_that_is_missing_is_named(folder, folder_without):
     stem, partner = ("c.jpg", "image") if folder_without == "images" else ("c.png", "mask")
     (folder / folder_without / stem).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"^1 .* have no {partner} in {folder / folder_without}: c; add"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"^1 .* have no {partner}: {folder / folder_without} lacks {stem}; add"
+    ):
         ImageMaskFolder(str(folder), classes=CLASSES)
     (folder / "list.txt").write_text("a\nb\nd\n")
     assert len(ImageMaskFolder(str(folder), classes=CLASSES, ann_file="list.txt")) == 3
     (folder / "list.txt").write_text("a\nc\n")
-    with pytest.raises(FileNotFoundError, match=rf"1 named in .*list\.txt have no {partner} in .*: c; add"):
+    with pytest.raises(FileNotFoundError, match=rf"1 named in .*list\.txt have no {partner}: .* lacks {stem}; add"):
         ImageMaskFolder(str(folder), classes=CLASSES, ann_file="list.txt")
 
 

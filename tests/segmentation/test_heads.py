@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import warnings
 
 import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+import visionattn.segmentation
 from visionattn.registry import MODELS
 
 CHANNELS = [8, 16, 24, 32]
@@ -163,3 +166,11 @@ def test_lraspp_is_mmsegs_where_mmsegs_works():
         theirs(small)
     with pytest.raises(TypeError, match=r"mmseg\.LRASPPHead, got PSPHead"):
         MODELS.build({"type": "visionattn.LRASPPHead", "head": HEADS["PSP"]})
+
+
+def test_two_classes_are_no_mistake():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        importlib.reload(visionattn.segmentation)  # its filter goes before that one
+        head = MODELS.build({"type": "mmseg.FCNHead", **LAST, "num_classes": 2})
+    assert head.out_channels == 2

@@ -144,7 +144,7 @@ def test_voc_aug_is_train_and_then_sbd(tmp_path):
     )
     (tmp_path / "SegmentationClassAug/b.png").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"1 named in .*aug\.txt have no mask in .*SegmentationClassAug: b; add"
+        FileNotFoundError, match=r"1 named in .*aug\.txt have no mask: .*SegmentationClassAug lacks b\.png; add"
     ):
         PascalVOC2012Aug(str(tmp_path), "train")
     (tmp_path / "ImageSets/Segmentation/aug.txt").unlink()

@@ -50,13 +50,15 @@ def _check(args: Namespace) -> int:
     from visionattn.cli.data_tables import print_report, track
     from visionattn.cli.options import quick_collections
     from visionattn.engine.config import load_config, parse_options
+    from visionattn.engine.config_mistakes import named_in
     from visionattn.engine.data_check import check_data
     from visionattn.engine.terminal import make_terminal_quiet
 
     make_terminal_quiet(MMLogger.get_current_instance())
-    config = load_config(args.config, parse_options(args.cfg_options))
-    with quick_collections():
-        report = check_data(config, decode=args.decode, track=track)
+    options = parse_options(args.cfg_options)
+    config = load_config(args.config, options)
+    with quick_collections(), named_in(config, options):
+        report = check_data(config, decode=args.decode, track=track, options=options)
     if not report.splits:
         raise ValueError(f"{config.filename} has no train_dataloader, val_dataloader or test_dataloader")
     print_report(report)
@@ -71,12 +73,14 @@ def _browse(args: Namespace) -> int:
     from visionattn.cli.options import quick_collections
     from visionattn.engine.browse import browse
     from visionattn.engine.config import load_config, parse_options
+    from visionattn.engine.config_mistakes import named_in
 
-    config = load_config(args.config, parse_options(args.cfg_options))
+    options = parse_options(args.cfg_options)
+    config = load_config(args.config, options)
     path = Path(args.out or ".")
     if path.suffix.lower() not in (".html", ".htm"):
         path = path / f"{Path(config.filename).stem}_{args.split}.html"
-    with quick_collections():
+    with quick_collections(), named_in(config, options):
         content = browse(config, args.split, args.number, args.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")

@@ -17,6 +17,7 @@ from mmengine.registry import DefaultScope
 
 from visionattn.data.findings import DataReport, Finding, Track, check_files, untracked
 from visionattn.engine.config import import_scope
+from visionattn.engine.config_mistakes import explain_error
 from visionattn.registry import DATASETS
 
 SPLITS = ("train", "val", "test")
@@ -66,6 +67,7 @@ def check_data(
     decode: bool = False,
     limit: int | None = None,
     track: Callable[[str], Track] = lambda split: untracked,
+    options: Mapping[str, Any] | None = None,
 ) -> ConfigReport:
     """Looks at all data that the config's loaders name; nothing that is wrong with it raises.
 
@@ -73,6 +75,7 @@ def check_data(
         decode: decodes every input, not the headers alone.
         limit: samples looked at in a data set, at most; None looks at all.
         track: given a split's name, what its samples are handed through as they are looked at.
+        options: those put over the config file, for the place of what cannot be built.
     """
     import_scope(config)
     report = ConfigReport()
@@ -84,7 +87,8 @@ def check_data(
                 try:
                     dataset = build_to_look_at(leaf)
                 except (OSError, ValueError, TypeError, KeyError) as error:
-                    line = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+                    line = explain_error(error, config, options)
+                    line = line or str(error.args[0] if isinstance(error, KeyError) and error.args else error)
                     report.findings.append((split, Finding("error", "dataset", " ".join(line.split()))))
                     continue
                 found = check_files(dataset, decode=decode, limit=limit, track=track(split))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class LogProcessor(MMEngineLogProcessor):
         self, runner: Any, batch_idx: int, mode: str, with_non_scalar: bool = False
     ) -> tuple[dict[str, Any], str]:
         tag, _ = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
-        return tag, f"{mode}  {metric_line(tag, mode)}"
+        return tag, f"{mode}  {metric_line(tag, mode, _printed(runner, mode))}"
 
     def _position(self, runner: Any, batch_idx: int, mode: str) -> str:
         if mode == "train" and not self.by_epoch:
@@ -111,11 +111,23 @@ def _batch_size(runner: Any, mode: str) -> int:
     return given or getattr(getattr(loader, "batch_sampler", None), "batch_size", None) or 0
 
 
-def metric_line(metrics: Mapping[str, Any], mode: str) -> str:
-    """The numbers of a finished evaluation: "mIoU 81.20  mAcc 88.00"."""
+def _printed(runner: Any, mode: str) -> set[str]:
+    """What the metrics print by themselves."""
+    metrics = getattr(runner, f"{mode}_evaluator").metrics
+    return {
+        f"{metric.prefix}/{name}" if metric.prefix else name
+        for metric in metrics
+        for name in getattr(metric, "printed", ())
+    }
+
+
+def metric_line(metrics: Mapping[str, Any], mode: str, printed: Set[str] = frozenset()) -> str:
+    """The numbers of a finished evaluation, but for those that were printed already: "mAcc 88.00  aAcc 92.10"."""
     shown = []
     for name, value in metrics.items():
         name = name.removeprefix(f"{mode}/")
+        if name in printed:
+            continue
         if isinstance(value, int | float) and name not in ("time", "data_time", "iter", "epoch"):
             shown.append(f"{name} {value:.4g}" if abs(value) < 1 else f"{name} {value:.2f}")
     return "  ".join(shown) or "no metrics"

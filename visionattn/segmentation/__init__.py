@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 
 with contextlib.redirect_stdout(io.StringIO()):  # mmseg prints that an optional package of its makers is missing
     import mmseg.datasets  # noqa: F401
@@ -32,6 +33,9 @@ from visionattn.segmentation.public_datasets import (
 )
 from visionattn.segmentation.segmentor import CascadeEncoderDecoder, EncoderDecoder
 from visionattn.segmentation.tta import SegTTAModel
+
+# Two classes are no mistake: mmseg suggests its other form, one channel and a threshold.
+warnings.filterwarnings("ignore", "For binary segmentation, we suggest using", UserWarning)
 
 __all__ = [
     "ADE20K",

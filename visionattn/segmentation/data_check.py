@@ -17,7 +17,7 @@ from PIL import Image
 from visionattn.data.findings import DataReport, Finding, Histogram, Track, check_files, untracked
 from visionattn.data.images import image_size, read_image
 from visionattn.segmentation.datasets import ImageMaskFolder
-from visionattn.segmentation.labels import IGNORE, _allowed, label_map_items, label_table, read_mask
+from visionattn.segmentation.labels import IGNORE, allowed_numbers, label_map_items, label_table, read_mask
 
 _VALUES = 1 << 16
 
@@ -197,7 +197,7 @@ def _label_findings(found: Sequence[_Pair], pairs: Sequence[tuple[str, str]], ta
                 "error",
                 "label",
                 f"{masks} hold{'s' if len(cases[number]) == 1 else ''} {number}, which is no class; "
-                f"allowed are {_allowed(table)}",
+                f"allowed are {allowed_numbers(table)}",
                 tuple(cases[number]),
                 "correct the masks, or name the class in the dataset's classes, or the number as its ignore_index",
             )

@@ -131,7 +131,7 @@ class ImageMaskFolder(BaseSegDataset):
         return infos
 
     def find_pairs(self) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-        """The data list of the complete pairs; and lines that say which others are not complete, with all their stems.
+        """The data list of the complete pairs; and lines that say which are not, with all files that are missing.
 
         Raises:
             FileNotFoundError: a folder or the list is missing.
@@ -151,13 +151,13 @@ class ImageMaskFolder(BaseSegDataset):
         if ann_file:
             stems, named = self._listed(ann_file), f"named in {ann_file}"
             lacking = [
-                (set(stems) - there, named, "image", images),
-                (set(stems) - labelled, named, "mask", masks),
+                (set(stems) - there, self.img_suffix, named, "image", images),
+                (set(stems) - labelled, self.seg_map_suffix, named, "mask", masks),
             ]
         else:
             lacking = [
-                (there - labelled, f"image files of {images}", "mask", masks),
-                (labelled - there, f"masks of {masks}", "image", images),
+                (there - labelled, self.seg_map_suffix, f"image files of {images}", "mask", masks),
+                (labelled - there, self.img_suffix, f"masks of {masks}", "image", images),
             ]
         common = {
             "label_map": self.file_label_map(),
@@ -174,7 +174,12 @@ class ImageMaskFolder(BaseSegDataset):
             for stem in stems
             if stem in there and stem in labelled
         ]
-        return infos, {_no_partner(*which): sorted(which[0]) for which in lacking if which[0]}
+        lines = {}
+        for lone, suffix, which, partner, folder in lacking:
+            gone = sorted(stem + suffix for stem in lone)
+            if gone:
+                lines[_no_partner(gone, which, partner, folder)] = gone
+        return infos, lines
 
     def pairs(self) -> list[tuple[str, str]]:
         """(image file, mask file) of every sample."""
@@ -214,10 +219,10 @@ def _stems(folder: Path, suffix: str, option: str) -> list[str]:
     return stems
 
 
-def _no_partner(stems: set[str], which: str, partner: str, folder: Path) -> str:
-    """A line that names the first of such stems."""
-    named = ", ".join(sorted(stems)[:5]) + (", ..." if len(stems) > 5 else "")
+def _no_partner(gone: list[str], which: str, partner: str, folder: Path) -> str:
+    """A line that names the first of the files that are missing; one stem may stand for several kinds of file."""
+    named = ", ".join(gone[:5]) + (", ..." if len(gone) > 5 else "")
     return (
-        f"{len(stems)} {which} have no {partner} in {folder}: {named}; add the files, or list the complete pairs "
+        f"{len(gone)} {which} have no {partner}: {folder} lacks {named}; add the files, or list the complete pairs "
         "in a text file (ann_file)"
     )

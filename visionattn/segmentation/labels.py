@@ -167,7 +167,7 @@ def to_labels(mask: np.ndarray, table: np.ndarray, path: str | Path) -> np.ndarr
     if refused.any():
         row, column = np.unravel_index(refused.argmax(), mask.shape)
         raise ValueError(
-            f"mask {path}: row {row}, column {column} holds {mask[row, column]}; allowed are {_allowed(table)}: "
+            f"mask {path}: row {row}, column {column} holds {mask[row, column]}; allowed are {allowed_numbers(table)}: "
             "correct the mask, or name its class in the dataset's classes, or its ignore_index"
         )
     return labels.astype(np.uint8)
@@ -220,7 +220,7 @@ def check_size(image_shape: Sequence[int], mask_shape: Sequence[int], image: str
         )
 
 
-def _allowed(table: np.ndarray) -> str:
+def allowed_numbers(table: np.ndarray) -> str:
     """The numbers of the table in words: "0..10 or ignored 11, 255"."""
     classes = _ranges(np.flatnonzero((table >= 0) & (table != IGNORE)))
     return f"{classes} or ignored {_ranges(np.flatnonzero(table == IGNORE))}"
