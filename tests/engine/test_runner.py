@@ -220,3 +220,17 @@ def test_the_latest_checkpoint_is_found_where_the_folder_was_moved_to(tmp_path: 
     assert latest_checkpoint(tmp_path / "there") == str(tmp_path / "there" / "iter_4.pth")
     (tmp_path / "there" / "iter_4.pth").unlink()
     assert latest_checkpoint(tmp_path / "there") is None
+
+
+def test_no_workers_by_option_leaves_no_option_of_theirs() -> None:
+    options = {
+        "batch_size": 2,
+        "dataset": torch.utils.data.TensorDataset(torch.arange(3)),
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+        "persistent_workers": True,
+        "prefetch_factor": 2,
+    }
+    assert not Runner.build_dataloader({**options, "num_workers": 0}).persistent_workers
+    with_workers = Runner.build_dataloader({**options, "num_workers": 1})
+    assert with_workers.persistent_workers
+    assert with_workers.prefetch_factor == 2

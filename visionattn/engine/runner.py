@@ -48,6 +48,7 @@ from visionattn.weights.sharded import SUFFIX, is_sharded, open_sharded
 
 make_mmengine_read_safely()
 
+_OF_WORKERS = ("persistent_workers", "prefetch_factor")
 _EXACT_LOOPS = {MMEngineIterBasedTrainLoop: IterBasedTrainLoop, MMEngineEpochBasedTrainLoop: EpochBasedTrainLoop}
 _begun: Counter[str] = Counter()
 
@@ -254,6 +255,9 @@ class Runner(MMEngineRunner):
     def build_dataloader(
         dataloader: DataLoader[Any] | dict[str, Any], seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader[Any]:
+        if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
+            # num_workers=0 on the command line leaves behind what the config says of workers; PyTorch refuses that.
+            dataloader = {name: value for name, value in dataloader.items() if name not in _OF_WORKERS}
         loader = MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
         make_repeatable(loader, seed or 0)
         return loader
