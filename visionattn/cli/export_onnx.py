@@ -15,7 +15,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "config", metavar="CONFIG", help="a path, a config's name, or a backbone's such as swin_tiny_window7"
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file, or a run's .sharded folder")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file, or a run's .sharded folder"
+    )
     # Not required by argparse: where one of the two is left out, it is the checkpoint.
     parser.add_argument("out", metavar="OUT", nargs="?", help="the .onnx file to write")
     parser.add_argument(

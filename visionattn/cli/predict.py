@@ -10,7 +10,9 @@ from visionattn.cli.options import add_cfg_options
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a path, or a name such as quickstart/segmentation")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file, or a run's .sharded folder")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file, or a run's .sharded folder"
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders or quoted patterns")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the pictures go, one PNG an image")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; the accelerator if there is one")

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_config_options(parser)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file, or a run's .sharded folder")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file, or a run's .sharded folder"
+    )
     parser.add_argument("--tta", action="store_true", help="average over sizes and mirror images (six sizes: 12 times)")
     parser.add_argument("--out", metavar="DIR", help="write input | truth | prediction | error of every image here")
 
