@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 import visionattn
@@ -19,9 +20,11 @@ from visionattn.attention.efficient import EfficientAttention
 from visionattn.attention.softmax import SoftmaxAttention
 from visionattn.attention.window import WindowAttention
 from visionattn.attention.window_v2 import WindowAttentionV2
+from visionattn.backbones.build import create_backbone
 from visionattn.backbones.depth import attention_by_depth, drop_path_by_depth
 from visionattn.backbones.named import named_backbones
 from visionattn.backbones.swin import SwinTransformer, SwinTransformerV2
+from visionattn.backbones.timm_backbone import TimmBackbone
 from visionattn.blocks.drop_path import DropPath
 from visionattn.registry import MODELS
 
@@ -396,3 +399,13 @@ def test_an_image_of_other_channels_is_named() -> None:
     with pytest.raises(ValueError, match=r"expected an image \[B, 3, H, W\], got \[1, 4, 8, 8\]"):
         small()(torch.zeros(1, 4, 8, 8))
     assert small(in_channels=4)(torch.zeros(1, 4, 8, 8))[0].shape == (1, 8, 2, 2)
+
+
+def test_names_are_ours_while_a_config_of_another_scope_is_at_work() -> None:
+    small = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 1), "out_indices": (0, 1)}
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        assert type(create_backbone({"type": "SwinTransformer", **small})) is SwinTransformer
+        assert type(create_backbone({"type": "swin_tiny_window7", "window": (7, 7), **small})) is SwinTransformer
+        assert type(create_backbone("resnet18")) is TimmBackbone
+        with pytest.raises(KeyError, match="NoSuchBackbone"):
+            create_backbone({"type": "NoSuchBackbone"})

@@ -46,4 +46,8 @@ def create_backbone(name_or_cfg: str | Mapping[str, Any]) -> nn.Module:
 
 
 def _built(cfg: dict[str, Any]) -> nn.Module:
+    """A name without a scope is ours wherever we have it, also while a config of mmseg's scope is at work."""
+    kind = cfg.get("type")
+    if isinstance(kind, str) and "." not in kind and MODELS.get(f"{SCOPE}.{kind}") is not None:
+        cfg = {**cfg, "type": f"{SCOPE}.{kind}"}
     return cast("nn.Module", MODELS.build(cfg))
