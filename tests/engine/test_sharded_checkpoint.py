@@ -119,6 +119,7 @@ def test_each_process_wrote_its_rows(runs: Path) -> None:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "wrapper"), [(3, SHARDED), (2, None), (1, None)])
 def test_others_go_on_with_it(processes: int, wrapper: dict[str, Any] | None, runs: Path, tmp_path: Path) -> None:
     """Another number of processes, DDP, one process alone: they hold what was saved."""
