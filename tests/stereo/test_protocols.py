@@ -16,7 +16,8 @@ from visionattn.stereo.protocols import PROTOCOLS, protocol
 
 FOLDER = ROOT / "stereo"
 needs_golden = pytest.mark.skipif(
-    not (FOLDER / "metrics.json").is_file(), reason=f"no golden metrics in {FOLDER}: set VISIONATTN_GOLDEN"
+    not all((FOLDER / name).is_file() for name in ("metrics.json", "metrics_inputs.npz")),
+    reason=f"no golden metrics in {FOLDER}: set VISIONATTN_GOLDEN",
 )
 
 

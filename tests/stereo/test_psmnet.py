@@ -22,6 +22,8 @@ from visionattn.weights.loading import load_checkpoint
 FOLDER = ROOT / "stereo"
 EVALUATED = sorted(FOLDER.glob("psmnet_stackhourglass_[0-9]*.npz"))
 TRAINED = sorted(FOLDER.glob("psmnet_stackhourglass_train_*.npz"))
+NAMES = FOLDER / "psmnet_stackhourglass_state_dict.json"
+NORMS = FOLDER / "psmnet_stackhourglass_train.json"
 needs_golden = pytest.mark.skipif(not EVALUATED, reason=f"no golden PSMNet in {FOLDER}: set VISIONATTN_GOLDEN")
 
 # Recorded in float64 from parameters, mean and deviation that had been rounded to float32.
@@ -44,9 +46,9 @@ def numbers(path: Path) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", path.stem)]
 
 
-@needs_golden
+@pytest.mark.skipif(not NAMES.is_file(), reason=f"no {NAMES}: set VISIONATTN_GOLDEN")
 def test_golden_names_and_shapes_of_the_parameters() -> None:
-    listed = json.loads((FOLDER / "psmnet_stackhourglass_state_dict.json").read_text())
+    listed = json.loads(NAMES.read_text())
     model = PSMNet()
     assert sum(p.numel() for p in model.parameters()) == listed["params"] == 5_224_768
     assert [[key, list(t.shape)] for key, t in model.state_dict().items()] == [row[:2] for row in listed["entries"]]
@@ -84,7 +86,7 @@ def test_golden_disparity_in_float64(path: Path, align_corners: bool) -> None:
     torch.testing.assert_close(disparity, recorded, rtol=0, atol=1e-5)
 
 
-@needs_golden
+@pytest.mark.skipif(not (TRAINED and NORMS.is_file()), reason=f"no golden training step in {FOLDER}")
 @pytest.mark.slow
 @pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
 def test_golden_training_step(path: Path) -> None:
@@ -106,7 +108,7 @@ def test_golden_training_step(path: Path) -> None:
         torch.testing.assert_close(disparity[:, ::4, ::4], wanted, rtol=0, atol=1e-4)
     assert loss.item() == pytest.approx(recorded["train_loss"].item(), rel=1e-6)
     loss.backward()
-    norms = json.loads((FOLDER / "psmnet_stackhourglass_train.json").read_text())["grad_norm"]
+    norms = json.loads(NORMS.read_text())["grad_norm"]
     found = {name: p.grad.norm().item() for name, p in model.named_parameters()}
     assert found.keys() == norms.keys()
     for name, norm in norms.items():
