@@ -49,6 +49,11 @@ class PSMNet(nn.Module):
         KeyError, TypeError, ValueError: a place that there is not, or attention as `build_attention`.
     """
 
+    divisor = 16
+    """Of both sides of the images that it takes."""
+    smallest = 256
+    """Side: the widest pooling window, at a quarter of the resolution."""
+
     def __init__(
         self,
         max_disparity: int = 192,
@@ -58,7 +63,7 @@ class PSMNet(nn.Module):
     ) -> None:
         super().__init__()
         self.max_disparity = max_disparity
-        self.planes = disparity_planes(max_disparity, 16)
+        self.planes = disparity_planes(max_disparity, self.divisor)
         self.align_corners = align_corners
         self.feature_extraction = PyramidFeatures(align_corners)
         relu = nn.ReLU(inplace=True)
@@ -86,7 +91,7 @@ class PSMNet(nn.Module):
         Raises:
             ValueError: other shapes.
         """
-        check_pair(left, right, 16, smallest=256)
+        check_pair(left, right, self.divisor, self.smallest)
         left_map, right_map = (self._at("spp", self.feature_extraction(image)) for image in (left, right))
         start = self.dres0(concatenation_volume(left_map, right_map, self.planes))
         start = self._at("cost", start + self.dres1(start))
