@@ -54,7 +54,7 @@ MODELS = _child(
     "visionattn.segmentation",  # last: it imports mmseg
 )
 DATASETS = _child(roots.DATASETS, "visionattn.segmentation")
-TRANSFORMS = _child(roots.TRANSFORMS, "visionattn.data", "visionattn.segmentation")
+TRANSFORMS = _child(roots.TRANSFORMS, "visionattn.data", "visionattn.stereo", "visionattn.segmentation")
 METRICS = _child(roots.METRICS, "visionattn.segmentation")
 HOOKS = _child(roots.HOOKS, "visionattn.engine", "visionattn.segmentation")
 RUNNERS = _child(roots.RUNNERS, "visionattn.engine")

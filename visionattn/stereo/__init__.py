@@ -1,5 +1,6 @@
-"""Stereo depth estimation; importing this registers its networks."""
+"""Stereo depth estimation; importing this registers its networks and transforms."""
 
+from visionattn.stereo.packing import PackStereo, StereoSample
 from visionattn.stereo.psmnet import PSMNet
 
-__all__ = ["PSMNet"]
+__all__ = ["PSMNet", "PackStereo", "StereoSample"]
