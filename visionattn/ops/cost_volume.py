@@ -20,7 +20,7 @@ def concatenation_volume(left: Tensor, right: Tensor, disparities: int) -> Tenso
     Returns:
         [B, 2 C, D, H, W]: the left channels, then the right ones.
     """
-    _check(left, right, disparities)
+    check_maps(left, right, disparities)
     width = left.shape[3]
     shifted = F.pad(right, (disparities - 1, 0)).unfold(3, width, 1).flip(3).transpose(2, 3)  # [B, C, D, H, W]
     column, disparity = (torch.arange(n, device=left.device) for n in (width, disparities))
@@ -40,7 +40,7 @@ def group_correlation_volume(left: Tensor, right: Tensor, disparities: int, grou
     Raises:
         ValueError: groups does not divide C.
     """
-    _check(left, right, disparities)
+    check_maps(left, right, disparities)
     if left.shape[1] % groups:
         raise ValueError(f"groups={groups} does not divide the {left.shape[1]} channels")
     width = left.shape[3]
@@ -52,7 +52,8 @@ def group_correlation_volume(left: Tensor, right: Tensor, disparities: int, grou
     return torch.stack(costs, dim=2)
 
 
-def _check(left: Tensor, right: Tensor, disparities: int) -> None:
+def check_maps(left: Tensor, right: Tensor, disparities: int) -> None:
+    """Raises ValueError unless both are maps of one shape [B, C, H, W], and there is a disparity."""
     if left.shape != right.shape or left.dim() != 4:
         raise ValueError(f"expected two maps of one shape [B, C, H, W], got {list(left.shape)} and {list(right.shape)}")
     if disparities < 1:
