@@ -1,7 +1,37 @@
-"""Stereo depth estimation; importing this registers its networks and transforms."""
+"""Stereo depth estimation; importing this registers its networks, losses and transforms."""
 
 from visionattn.stereo.gwcnet import GwcNet
+from visionattn.stereo.losses import SequenceL1Loss, SequenceSmoothL1Loss, WeightedSmoothL1Loss
+from visionattn.stereo.matcher import StereoMatcher
 from visionattn.stereo.packing import PackStereo, StereoSample
+from visionattn.stereo.preprocessor import StereoPreprocessor
 from visionattn.stereo.psmnet import PSMNet
+from visionattn.stereo.transforms_colour import StereoColour
+from visionattn.stereo.transforms_flip import StereoHorizontalFlip, StereoVerticalFlip
+from visionattn.stereo.transforms_right_view import RightEraser, RightRowShift, RightTilt
+from visionattn.stereo.transforms_scale import StereoRandomScale, StereoResize
+from visionattn.stereo.transforms_window import StereoBottomRightCrop, StereoCenterCrop, StereoPad, StereoRandomCrop
 
-__all__ = ["GwcNet", "PSMNet", "PackStereo", "StereoSample"]
+__all__ = [
+    "GwcNet",
+    "PSMNet",
+    "PackStereo",
+    "RightEraser",
+    "RightRowShift",
+    "RightTilt",
+    "SequenceL1Loss",
+    "SequenceSmoothL1Loss",
+    "StereoBottomRightCrop",
+    "StereoCenterCrop",
+    "StereoColour",
+    "StereoHorizontalFlip",
+    "StereoMatcher",
+    "StereoPad",
+    "StereoPreprocessor",
+    "StereoRandomCrop",
+    "StereoRandomScale",
+    "StereoResize",
+    "StereoSample",
+    "StereoVerticalFlip",
+    "WeightedSmoothL1Loss",
+]
