@@ -1,0 +1,20 @@
+# Names without a scope are mmengine's: write visionattn. before ours. A stereo run imports no mmseg.
+default_scope = "mmengine"
+runner_type = "visionattn.Runner"
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+randomness = dict(seed=0)
+log_level = "INFO"
+log_processor = dict(by_epoch=False)
+default_hooks = dict(
+    logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
+    checkpoint=dict(
+        type="CheckpointHook", by_epoch=False, interval=2000, max_keep_ckpts=2, save_best="visionattn/EPE", rule="less"
+    ),
+)
+custom_hooks = [dict(type="visionattn.DisparityPictureHook", number=8)]
+load_from = None
+resume = False
