@@ -51,12 +51,15 @@ MODELS = _child(
     "visionattn.backbones",
     "visionattn.necks",
     "visionattn.stereo",
+    "visionattn.detection",
     "visionattn.segmentation",  # last: it imports mmseg
 )
-DATASETS = _child(roots.DATASETS, "visionattn.segmentation")
-TRANSFORMS = _child(roots.TRANSFORMS, "visionattn.data", "visionattn.stereo", "visionattn.segmentation")
-METRICS = _child(roots.METRICS, "visionattn.segmentation")
-HOOKS = _child(roots.HOOKS, "visionattn.engine", "visionattn.segmentation")
+DATASETS = _child(roots.DATASETS, "visionattn.stereo", "visionattn.segmentation")
+TRANSFORMS = _child(
+    roots.TRANSFORMS, "visionattn.data", "visionattn.stereo", "visionattn.detection", "visionattn.segmentation"
+)
+METRICS = _child(roots.METRICS, "visionattn.stereo", "visionattn.segmentation")
+HOOKS = _child(roots.HOOKS, "visionattn.engine", "visionattn.stereo", "visionattn.segmentation")
 RUNNERS = _child(roots.RUNNERS, "visionattn.engine")
 OPTIM_WRAPPERS = _child(roots.OPTIM_WRAPPERS, "visionattn.engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(roots.OPTIM_WRAPPER_CONSTRUCTORS, "visionattn.engine")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
 
 from visionattn.registry import HOOKS
+from visionattn.visualization.picture_file import write_picture
+from visionattn.visualization.prediction_view import prediction_view
 
 
 @HOOKS.register_module()
 class TestPicturesHook(Hook):
-    """Writes a picture of every tested image.
+    """Writes a picture of every tested sample.
 
     Args:
         out: the folder.
@@ -27,9 +29,14 @@ class TestPicturesHook(Hook):
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
-        from visionattn.segmentation.pictures import write_panel
+        metainfo = getattr(runner.test_dataloader.dataset, "metainfo", None) or {}
+        for index, sample in enumerate(outputs or ()):
+            view = prediction_view(sample, _of_one(data_batch["inputs"], index), metainfo)
+            write_picture(view.picture, self.out / f"{view.name}.png")
 
-        meta = runner.test_dataloader.dataset.metainfo
-        for sample in outputs or ():
-            path = self.out / f"{Path(sample.img_path).stem}.png"
-            write_panel(sample, meta.get("classes"), meta.get("palette"), path)
+
+def _of_one(inputs: Any, index: int) -> Any:
+    """One sample's part of a collated batch: several views have a batch each."""
+    if isinstance(inputs, Mapping):
+        return {name: _of_one(part, index) for name, part in inputs.items()}
+    return inputs[index]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.dist import barrier
 from mmengine.hooks import Hook
+from mmseg.structures import SegDataSample
+from numpy.typing import NDArray
 
 from visionattn.data.images import read_image
 from visionattn.registry import HOOKS
 from visionattn.segmentation.extremes import Extremes
 from visionattn.segmentation.labels import IGNORE
+from visionattn.visualization.picture_file import write_picture
+from visionattn.visualization.prediction_view import PredictionView, prediction_view
 
 
 @HOOKS.register_module()
@@ -99,16 +102,24 @@ def write_panel(
     Raises:
         OSError: the file cannot be written.
     """
+    write_picture(_panel(sample, classes, palette, ignore_index), path)
+
+
+@prediction_view.register
+def _segmentation_view(sample: SegDataSample, inputs: Any, metainfo: Mapping[str, Any]) -> PredictionView:
+    panel = _panel(sample, metainfo.get("classes"), metainfo.get("palette"), IGNORE)
+    return PredictionView(Path(sample.img_path).stem, panel)
+
+
+def _panel(
+    sample: Any, classes: Sequence[str] | None, palette: Sequence[Sequence[int]] | None, ignore_index: int
+) -> NDArray[np.uint8]:
     from visionattn.visualization.panels import segmentation_panel
 
     prediction = sample.pred_sem_seg.data[0].cpu().numpy()
     truth = sample.gt_sem_seg.data[0].cpu().numpy() if "gt_sem_seg" in sample else None
     names = list(classes or map(str, range(int(prediction.max()) + 1)))
-    panel = segmentation_panel(read_image(sample.img_path), truth, prediction, names, palette, ignore_index)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), panel[..., ::-1]):
-        raise OSError(f"{path} could not be written; is the disk full?")
+    return segmentation_panel(read_image(sample.img_path), truth, prediction, names, palette, ignore_index)
 
 
 def folder(runner: Any) -> Path:

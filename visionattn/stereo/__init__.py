@@ -4,8 +4,10 @@ from visionattn.stereo.gwcnet import GwcNet
 from visionattn.stereo.losses import SequenceL1Loss, SequenceSmoothL1Loss, WeightedSmoothL1Loss
 from visionattn.stereo.matcher import StereoMatcher
 from visionattn.stereo.packing import PackStereo, StereoSample
+from visionattn.stereo.pictures import DisparityPictureHook
 from visionattn.stereo.preprocessor import StereoPreprocessor
 from visionattn.stereo.psmnet import PSMNet
+from visionattn.stereo.scene_flow import FlyingThings3DSubset, SceneFlow
 from visionattn.stereo.transforms_colour import StereoColour
 from visionattn.stereo.transforms_flip import StereoHorizontalFlip, StereoVerticalFlip
 from visionattn.stereo.transforms_right_view import RightEraser, RightRowShift, RightTilt
@@ -13,12 +15,15 @@ from visionattn.stereo.transforms_scale import StereoRandomScale, StereoResize
 from visionattn.stereo.transforms_window import StereoBottomRightCrop, StereoCenterCrop, StereoPad, StereoRandomCrop
 
 __all__ = [
+    "DisparityPictureHook",
+    "FlyingThings3DSubset",
     "GwcNet",
     "PSMNet",
     "PackStereo",
     "RightEraser",
     "RightRowShift",
     "RightTilt",
+    "SceneFlow",
     "SequenceL1Loss",
     "SequenceSmoothL1Loss",
     "StereoBottomRightCrop",
