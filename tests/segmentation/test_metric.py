@@ -14,10 +14,9 @@ from mmengine.logging import MMLogger
 from segmentation_samples import batch
 from two_processes import run_in_processes
 
+from visionattn.data.dealing import dealt, repeated
 from visionattn.registry import METRICS
-from visionattn.segmentation import streaming
 from visionattn.segmentation.metric import IoUMetric
-from visionattn.segmentation.streaming import repeated
 
 CLASSES = ("sky", "road", "tree", "car", "never")
 
@@ -199,7 +198,7 @@ def of_processes(samples, processes, monkeypatch, out=None):
         metric._add_last()
         total += metric.zero() if metric._sum is None else metric._sum
     kept = [metric.results[: len(metric.results) - some] for metric, some in zip(metrics, repetitions, strict=True)]
-    return metrics[0].means(total, streaming._dealt(kept)), metrics[0]
+    return metrics[0].means(total, dealt(kept)), metrics[0]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 7, 9])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from mmengine.dist import all_gather, all_reduce, get_rank
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
-from torch.nn import functional as F
+
+from visionattn.data.dealing import all_lists, dealt, repeated
 
 
 class StreamingMetric(BaseMetric):
@@ -84,7 +84,7 @@ class StreamingMetric(BaseMetric):
         self._add_last()
         total = self.zero() if self._sum is None else self._sum
         all_reduce(total)
-        means = self.compute_metrics([total, _dealt(_all_lists(self.results))])
+        means = self.compute_metrics([total, dealt(all_lists(self.results, all_gather))])
         self._sum = self._last = None
         self.results.clear()
         return {f"{self.prefix}/{name}" if self.prefix else name: value for name, value in means.items()}
@@ -97,29 +97,3 @@ class StreamingMetric(BaseMetric):
         if self._last is not None:
             self._sum = self._last if self._sum is None else self._sum.add_(self._last)
             self._last = None
-
-
-def repeated(numbers: Sequence[int], size: int) -> list[int]:
-    """How many of each process's last images are repetitions.
-
-    Args:
-        numbers: images that each process has seen; image i of process r is image i * processes + r of the sampler.
-        size: images in the dataset.
-    """
-    left = list(numbers)
-    for _ in range(sum(numbers) - size):
-        left[max(range(len(left)), key=lambda rank: (left[rank], rank))] -= 1
-    return [number - some for number, some in zip(numbers, left, strict=True)]
-
-
-def _all_lists(items: list[Any]) -> list[list[Any]]:
-    """Every process's list. As JSON: mmengine's own way is pickle, in files that many machines must share."""
-    text = torch.frombuffer(bytearray(json.dumps(items, default=str).encode()), dtype=torch.uint8)
-    lengths = [int(length) for length in all_gather(torch.tensor(len(text)))]
-    texts = all_gather(F.pad(text, (0, max(lengths) - len(text))))
-    return [json.loads(padded[:length].numpy().tobytes()) for padded, length in zip(texts, lengths, strict=True)]
-
-
-def _dealt(lists: list[list[Any]]) -> list[Any]:
-    """The items in the order in which the sampler dealt them out: the first of each process, the second of each ..."""
-    return [some[turn] for turn in range(max(map(len, lists))) for some in lists if turn < len(some)]
