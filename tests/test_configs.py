@@ -36,7 +36,7 @@ def test_files_were_found():
     assert {"quickstart/segmentation", "segmentation/upernet_r18-efficient_camvid"} <= set(names)
     assert len(segmentation_configs()) == len(FILES)
     bases = list((CONFIGS / "_base_").rglob("*.py"))
-    assert {path.parent.name for path in bases} == {"models", "datasets", "schedules", "runtime"}
+    assert {path.parent.name for path in bases} == {"models", "datasets", "schedules", "runtime", "stereo_pipelines"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
