@@ -59,7 +59,7 @@ class StereoHorizontalFlip:
             # Said of every sample, not only of those that would be flipped.
             raise ValueError(
                 f"{sample_name(results)}: StereoHorizontalFlip needs the right view's disparity, and this data set "
-                "gives none; leave the transform out, or have the data set read right_disparity"
+                "gives none; set right_disparity=True of the data set, or leave the transform out"
             )
         if np.random.default_rng(sample_seed()).random() >= self.p:
             return results
