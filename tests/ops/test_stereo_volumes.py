@@ -110,3 +110,10 @@ def test_bad_input_is_named() -> None:
         group_correlation_volume(left, right, 3, 3)
     with pytest.raises(ValueError, match="one disparity or more, got 0"):
         concatenation_volume(left, right, 0)
+
+
+def test_autocast_does_not_round_the_disparity() -> None:
+    logits = 3 * torch.randn(1, 192, 3, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = soft_argmax(logits)
+    assert torch.equal(found, soft_argmax(logits))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visionattn.ops.precision import at_least_float32
+from visionattn.ops.precision import at_least_float32, without_autocast
 
 
 def soft_argmax(logits: Tensor) -> Tensor:
@@ -19,7 +19,8 @@ def soft_argmax(logits: Tensor) -> Tensor:
     """
     weights = at_least_float32(logits).softmax(dim=1)
     disparities = torch.arange(logits.shape[1], dtype=weights.dtype, device=weights.device)
-    return torch.einsum("bdhw,d->bhw", weights, disparities)
+    with without_autocast(logits.device):  # which would round disparities to quarters of a pixel
+        return torch.einsum("bdhw,d->bhw", weights, disparities)
 
 
 def upsampled_soft_argmax(
