@@ -89,6 +89,21 @@ def test_golden_pixels_of_all_images_pooled() -> None:
         assert found[f"{ours}-pixels"] == pytest.approx(100 * theirs[name], rel=1e-6)
 
 
+@needs_golden
+def test_golden_kitti_outliers() -> None:
+    disparity, truth, wanted = recorded()
+    found = figures("kitti", disparity, truth)["D1"]
+    assert found == pytest.approx(100 * wanted["psmnet_finetune_3px_err"]["value"], rel=1e-6)
+
+
+def test_a_disparity_that_is_not_a_number_is_wrong() -> None:
+    truth = torch.full((1, 1, 4), 10.0)
+    disparity = torch.tensor([[[10.0, math.nan, math.inf, 10.0]]])
+    found = figures("visionattn", disparity, truth)
+    assert [found[name] for name in ("bad-0.5", "bad-5", "D1")] == [50, 50, 50]
+    assert math.isnan(found["EPE"])
+
+
 def made_up(images: int = 19) -> tuple[Tensor, Tensor]:
     """Errors of several pixels; unknown pixels, pixels beyond every limit, an image with none, one with few, a batch
     with none."""
@@ -111,7 +126,8 @@ def naive(name: str, disparity: Tensor, truth: Tensor) -> dict[str, float]:
         if name in ("psmnet", "raft", "igev", "selective"):
             seen = [(a, b) for a, b in pixels if b < 192]
         else:
-            seen = [(a, b) for a, b in pixels if 0 < b < (400 if name == "unimatch" else 192)]
+            limits = {"unimatch": 400.0, "kitti": math.inf, "middlebury": math.inf}
+            seen = [(a, b) for a, b in pixels if 0 < b < limits.get(name, 192.0)]
         if name == "gwcnet" and len(seen) < 0.1 * sum(b > 0 for _, b in pixels):
             continue
         images.append(seen)
@@ -124,6 +140,8 @@ def naive(name: str, disparity: Tensor, truth: Tensor) -> dict[str, float]:
         return 100 * sum(abs(a - b) > 3 and abs(a - b) > relative * b for a, b in seen) / len(seen)
 
     pooled = [pixel for seen in images for pixel in seen]
+    if name == "kitti":
+        return {"EPE": epe(pooled), "D1": d1(pooled)}
     if name in ("psmnet", "selective"):
         images = [[p for seen in images[i : i + 8] for p in seen] for i in range(0, len(images), 8)]
     counted = images if name in ("openstereo", "psmnet") else [seen for seen in images if seen]
@@ -168,12 +186,16 @@ def test_unknown_pixels_count_only_where_the_authors_count_them() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(KeyError, match=r"no evaluation protocol is called 'psm'; there are visionattn, psmnet"):
+    with pytest.raises(
+        KeyError, match=r"no evaluation protocol is called 'psm'; there are visionattn, psmnet.*did you mean 'psmnet'"
+    ):
         protocol("psm")
+    with pytest.raises(KeyError, match=r"called 'zzz'; there are [a-z, ]*middlebury\"?'?$"):
+        protocol("zzz")
     ones = torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"differ in shape.*\[2, 4\]"):
         error_sums(torch.ones(2, 4), ones, ones > 0, ones > 0)
     with pytest.raises(ValueError, match="NaN or infinity"):
         error_sums(ones, ones * math.nan, ones > 0, ones > 0)
-    assert error_sums(ones + 1, ones, ones > 0, ones > 0).tolist() == [6, 6, 6, 6, 0, 0, 0, 0, 0]
-    assert len(FIELDS) == 9
+    assert error_sums(ones + 1, ones, ones > 0, ones > 0).tolist() == [6, 6, 6, 6, 0, 0, 0, 0, 0, 0]
+    assert len(FIELDS) == 10

@@ -3,6 +3,7 @@
 from visionattn.stereo.gwcnet import GwcNet
 from visionattn.stereo.losses import SequenceL1Loss, SequenceSmoothL1Loss, WeightedSmoothL1Loss
 from visionattn.stereo.matcher import StereoMatcher
+from visionattn.stereo.metric import DisparityMetric
 from visionattn.stereo.packing import PackStereo, StereoSample
 from visionattn.stereo.pictures import DisparityPictureHook
 from visionattn.stereo.preprocessor import StereoPreprocessor
@@ -15,6 +16,7 @@ from visionattn.stereo.transforms_scale import StereoRandomScale, StereoResize
 from visionattn.stereo.transforms_window import StereoBottomRightCrop, StereoCenterCrop, StereoPad, StereoRandomCrop
 
 __all__ = [
+    "DisparityMetric",
     "DisparityPictureHook",
     "FlyingThings3DSubset",
     "GwcNet",

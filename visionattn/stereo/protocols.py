@@ -7,8 +7,10 @@ princeton-vl/RAFT-Stereo@6068c1a, gangweiX/IGEV, Windsrain/Selective-Stereo and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -47,7 +49,9 @@ def protocol(name: str) -> Protocol:
         KeyError: there is none.
     """
     if name not in PROTOCOLS:
-        raise KeyError(f"no evaluation protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
+        near = get_close_matches(str(name).lower(), PROTOCOLS, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise KeyError(f"no evaluation protocol is called {name!r}; there are {', '.join(PROTOCOLS)}{hint}")
     return PROTOCOLS[name]
 
 
@@ -65,7 +69,7 @@ def _of_pixels(sums: Tensor) -> dict[str, float]:
     return _figures(sums.sum(0)[2:] / sums[:, 0].sum())
 
 
-def _of_images(sums: Tensor) -> dict[str, float]:
+def by_image(sums: Tensor) -> dict[str, float]:
     """Every image with a pixel that counts weighs the same."""
     return _mean(sums[sums[:, 0] > 0])
 
@@ -88,27 +92,27 @@ def _of_batches(sums: Tensor) -> dict[str, float]:
 
 def _of_batches_with_pixels(sums: Tensor) -> dict[str, float]:
     """Eight images after another are one; a batch without a pixel that counts is left out."""
-    return _of_images(_in_batches(sums))
+    return by_image(_in_batches(sums))
 
 
 def _images_and_pixels(*of_pixels: str) -> Reduce:
     """EPE by image, and the share of these errors over all pixels."""
 
     def reduce(sums: Tensor) -> dict[str, float]:
-        by_image, by_pixel = _of_images(sums), _of_pixels(sums)
-        return {"EPE": by_image["EPE"], **{name: by_pixel[name] for name in of_pixels}}
+        pooled = _of_pixels(sums)
+        return {"EPE": by_image(sums)["EPE"], **{name: pooled[name] for name in of_pixels}}
 
     return reduce
 
 
 def _three_pixels_as_d1(sums: Tensor) -> dict[str, float]:
     """IGEV calls D1 what is above 3 pixels, whatever the disparity."""
-    return {"EPE": _of_images(sums)["EPE"], "D1": _of_pixels(sums)["bad-3"]}
+    return {"EPE": by_image(sums)["EPE"], "D1": _of_pixels(sums)["bad-3"]}
 
 
 def _all(sums: Tensor) -> dict[str, float]:
     """By image, and by pixel under names that say so."""
-    return {**_of_images(sums), **{f"{name}-pixels": value for name, value in _of_pixels(sums).items()}}
+    return {**by_image(sums), **{f"{name}-pixels": value for name, value in _of_pixels(sums).items()}}
 
 
 def _in_batches(sums: Tensor) -> Tensor:
@@ -181,7 +185,21 @@ PROTOCOLS = {
             "Scene Flow finalpass, all 4,370",
             "known, 0 < d < 400; images without such a pixel are left out",
             _below(400, positive=True),
-            _of_images,
+            by_image,
+        ),
+        Protocol(
+            "kitti",
+            "KITTI 2012 and 2015, training images or a part of them",
+            "known, d > 0 without a limit; mean over the pixels of all images, as the devkits have it",
+            _below(math.inf, positive=True),
+            _of_pixels,
+        ),
+        Protocol(
+            "middlebury",
+            "Middlebury v3 and ETH3D, training images",
+            "known, d > 0 without a limit; images count alike (the official average halves five scenes of Middlebury)",
+            _below(math.inf, positive=True),
+            by_image,
         ),
     )
 }
