@@ -15,8 +15,8 @@ import torch
 from tiny_segmentation import SIZE, write_segmentation
 
 import visionattn
+from visionattn.cli.predict_names import free_path
 from visionattn.cli.main import COMMANDS, main
-from visionattn.cli.predict import _free
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +89,7 @@ def test_predicting_images(run: tuple[Path, Path], tmp_path: Path, capsys: pytes
 
 def test_names_stay_apart() -> None:
     taken: set[Path] = set()
-    assert [_free(Path("a.png"), taken).name for _ in range(3)] == ["a.png", "a_2.png", "a_3.png"]
+    assert [free_path(Path("a.png"), taken).name for _ in range(3)] == ["a.png", "a_2.png", "a_3.png"]
 
 
 def test_a_run_is_taken_up(run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from visionattn.cli.options import add_cfg_options
+from visionattn.cli.predict_pairs import add_camera_arguments, names_a_camera
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -13,36 +13,32 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file, or a run's .sharded folder"
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders or quoted patterns")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the pictures go, one PNG an image")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders or quoted patterns; for stereo LEFT RIGHT, two files or two folders of equal names",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the pictures and maps go")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; the accelerator if there is one")
+    add_camera_arguments(parser)
     add_cfg_options(parser)
 
 
 def run(args: Namespace) -> int:
+    from visionattn.cli.predict_images import predict_images
+    from visionattn.cli.predict_pairs import predict_pairs
     from visionattn.engine.config import load_config, parse_options
     from visionattn.engine.config_mistakes import named_in
-    from visionattn.engine.inference import Predictor, expand_inputs
-    from visionattn.segmentation.pictures import write_panel
+    from visionattn.engine.inference import takes_pairs
 
-    files = [Path(str(file)) for file in expand_inputs(args.images)]
     options = parse_options(args.cfg_options)
     config = load_config(args.config, options)
     with named_in(config, options):
-        predictor = Predictor(config, args.checkpoint, args.device)
-    taken: set[Path] = set()
-    for file in files:
-        path = _free(Path(args.out) / f"{file.stem}.png", taken)
-        write_panel(predictor(file), predictor.classes, predictor.palette, path)
-        print(path)
+        if takes_pairs(config):
+            predict_pairs(config, args)
+        elif names_a_camera(args):
+            raise ValueError(f"--focal and --baseline are for pairs of images; {args.config} is no stereo config")
+        else:
+            predict_images(config, args)
     return 0
-
-
-def _free(path: Path, taken: set[Path]) -> Path:
-    """`path`, or with a number where two images of a run have one name."""
-    free, number = path, 1
-    while free in taken:
-        number += 1
-        free = path.with_stem(f"{path.stem}_{number}")
-    taken.add(free)
-    return free

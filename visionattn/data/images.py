@@ -9,6 +9,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Of the files in a folder that are taken for images."""
+
 _ORIENTATION = 0x0112
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 

@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.device import get_device
-from mmengine.model import BaseTTAModel
-from mmengine.registry import DefaultScope
+from mmengine.dataset import Compose
 
+from visionattn.data.images import IMAGE_SUFFIXES
 from visionattn.engine.config import import_scope, load_config
+from visionattn.engine.pair_inference import Pair, PairPredictor, expand_pairs
+from visionattn.engine.trained_model import TrainedModel
 from visionattn.registry import DATASETS, MODELS
-from visionattn.weights.loading import load_state_dict
-from visionattn.weights.reading import find_state_dict, read_checkpoint
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 Image = str | Path | np.ndarray
 
@@ -27,34 +23,53 @@ Image = str | Path | np.ndarray
 def predict(
     config: str | Path | Config,
     checkpoint: str | Path,
-    inputs: Image | Sequence[Image],
+    inputs: Image | Sequence[Image] | Pair | Sequence[Pair],
     device: str | torch.device | None = None,
 ) -> list[Any]:
-    """The model's predictions, on the CPU, in the order of the images.
+    """The model's predictions, on the CPU, in the order of the inputs.
 
         samples = visionattn.predict("quickstart/segmentation", "iter_1000.pth", "street.jpg")
         labels = samples[0].pred_sem_seg.data[0]  # [H, W] of the image itself
 
+        samples = visionattn.predict("quickstart/stereo", "iter_1000.pth", ("left.png", "right.png"))
+        disparity = samples[0].predicted  # [H, W], pixels of the left image
+
     Args:
         config: a path, a config's name, or a Config.
         checkpoint: read with the allow-list of `visionattn.weights`.
-        inputs: one or several of: image file, folder, glob pattern, RGB array [H, W, 3] uint8.
+        inputs: one or several of: image file, folder, glob pattern, RGB array [H, W, 3] uint8. Of a stereo model: a
+            pair (left, right), or a list of pairs, of files, arrays or folders with files of equal names.
         device: the accelerator if there is one, else the CPU.
     Returns:
-        One data sample an image, as the model's `predict` mode gives it (mmseg's SegDataSample), without logits: those
-        of a thousand images fill any memory. `Predictor` has them.
+        One data sample an image or pair, as the model's `predict` mode gives it (mmseg's SegDataSample, StereoSample),
+        without logits: those of a thousand images fill any memory. `Predictor` has them.
     Raises:
         FileNotFoundError: config, checkpoint or image.
-        ValueError: the checkpoint is another model's; there is no image.
+        ValueError: the checkpoint is another model's; there is no image; the images of a pair differ in size.
     """
+    config = config if isinstance(config, Config) else load_config(config)
+    if takes_pairs(config):
+        pairs = expand_pairs(inputs)
+        match = PairPredictor(config, checkpoint, device)
+        return [match(left, right).cpu() for left, right in pairs]
     predictor = Predictor(config, checkpoint, device)
     samples = []
-    for image in expand_inputs(inputs):
+    for image in expand_inputs(inputs):  # type: ignore[arg-type]
         sample = predictor(image).cpu()
         if "seg_logits" in sample:
             del sample.seg_logits
         samples.append(sample)
     return samples
+
+
+def takes_pairs(config: Config) -> bool:
+    """Whether the config's model predicts on pairs of images."""
+    from visionattn.stereo.matcher import StereoMatcher
+
+    import_scope(config)
+    kind = (config.get("model") or {}).get("type")
+    model = MODELS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(model, type) and issubclass(model, StereoMatcher)
 
 
 class Predictor:
@@ -70,28 +85,19 @@ class Predictor:
     def __init__(
         self, config: str | Path | Config, checkpoint: str | Path, device: str | torch.device | None = None
     ) -> None:
-        config = config if isinstance(config, Config) else load_config(config)
-        import_scope(config)
-        content = read_checkpoint(checkpoint)
-        self.device = torch.device(get_device() if device is None else device)
-        self._scope = config.get("default_scope", "mmengine")
-        with DefaultScope.overwrite_default_scope(self._scope):
-            self.model = MODELS.build(_model_config(config))
-            self._loader, self._pipeline = _test_pipeline(config)
-            metainfo = content.get("meta", {}).get("dataset_meta") or _dataset_metainfo(config)
+        self._trained = TrainedModel(config, checkpoint, device)
+        self.model, self.device = self._trained.model, self._trained.device
+        with self._trained.scope():
+            self._loader, self._pipeline = _test_pipeline(self._trained.config)
+            metainfo = self._trained.dataset_meta or _dataset_metainfo(self._trained.config)
         self.classes: Sequence[str] | None = metainfo.get("classes")
         self.palette: Sequence[Sequence[int]] | None = metainfo.get("palette")
-        try:
-            plain = self.model.module if isinstance(self.model, BaseTTAModel) else self.model
-            load_state_dict(plain, find_state_dict(content))
-        except ValueError as error:
-            raise ValueError(f"{checkpoint}: {error}") from error
-        self.model.to(self.device).eval()
 
     def __call__(self, image: Image) -> Any:
         """The data sample of one image file or RGB array [H, W, 3] uint8, on the model's device."""
-        with DefaultScope.overwrite_default_scope(self._scope), torch.inference_mode():
-            return self.model.test_step(pseudo_collate([self._pipeline(self._loaded(image))]))[0]
+        with self._trained.scope():
+            packed = self._pipeline(self._loaded(image))
+        return self._trained(packed)
 
     def _loaded(self, image: Image) -> dict[str, Any]:
         if not isinstance(image, np.ndarray):
@@ -134,15 +140,6 @@ def _files(path: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"no image in {path}; looked for {', '.join(IMAGE_SUFFIXES)}")
     return found
-
-
-def _model_config(config: Config) -> dict[str, Any]:
-    if "model" not in config:
-        raise ValueError(f"{config.filename or 'the config'} has no model")
-    model = dict(config.model)
-    if "data_preprocessor" in config:
-        model.setdefault("data_preprocessor", config.data_preprocessor)
-    return model
 
 
 def _test_pipeline(config: Config) -> tuple[Compose, Compose]:
