@@ -52,6 +52,15 @@ def test_sparse_truth_stays_what_was_measured(size):
     assert (after["disparity"][~after["valid"]] == 0).all()
 
 
+def test_far_away_what_is_unknown_is_not_mixed_in():
+    """Its zeros differ from the truth by less than a surface's neighbours may."""
+    sample = plane_pair(slope_x=0.0, slope_y=0.0, nearest=0.8)
+    sample["valid"] = np.random.default_rng(0).random((60, 90)) < 0.5
+    sample["disparity"][~sample["valid"]] = 0
+    after = StereoResize((77, 135))(sample)
+    np.testing.assert_allclose(after["disparity"][after["valid"]], 1.2, rtol=1e-6)
+
+
 def test_centre_of_a_pixel_decides_what_is_nearest():
     """By loops: the source pixel whose centre is nearest; of two that are as near, either."""
     values = np.random.default_rng(0).permutation(9 * 14).reshape(9, 14).astype(np.float32) * 10
