@@ -15,8 +15,8 @@ import torch
 from tiny_segmentation import SIZE, write_segmentation
 
 import visionattn
-from visionattn.cli.predict_names import free_path
 from visionattn.cli.main import COMMANDS, main
+from visionattn.cli.predict_names import free_path
 
 ROOT = Path(__file__).parents[2]
 
