@@ -54,11 +54,11 @@ MODELS = _child(
     "visionattn.detection",
     "visionattn.segmentation",  # last: it imports mmseg
 )
-DATASETS = _child(roots.DATASETS, "visionattn.stereo", "visionattn.segmentation")
+DATASETS = _child(roots.DATASETS, "visionattn.stereo", "visionattn.detection", "visionattn.segmentation")
 TRANSFORMS = _child(
     roots.TRANSFORMS, "visionattn.data", "visionattn.stereo", "visionattn.detection", "visionattn.segmentation"
 )
-METRICS = _child(roots.METRICS, "visionattn.stereo", "visionattn.segmentation")
+METRICS = _child(roots.METRICS, "visionattn.stereo", "visionattn.detection", "visionattn.segmentation")
 HOOKS = _child(roots.HOOKS, "visionattn.engine", "visionattn.stereo", "visionattn.segmentation")
 RUNNERS = _child(roots.RUNNERS, "visionattn.engine")
 OPTIM_WRAPPERS = _child(roots.OPTIM_WRAPPERS, "visionattn.engine")

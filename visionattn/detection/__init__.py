@@ -1,12 +1,16 @@
 """Object detection and instance segmentation on torchvision's detectors; importing this registers models and data."""
 
+from visionattn.detection.coco import CocoDetection
 from visionattn.detection.dense_heads import FCOSHead, RetinaNetHead
 from visionattn.detection.detector import Detector
+from visionattn.detection.metric import CocoMetric
 from visionattn.detection.packing import DetectionSample, PackDetection
 from visionattn.detection.preprocessor import DetectionPreprocessor
 from visionattn.detection.rcnn_head import RCNNHead
 
 __all__ = [
+    "CocoDetection",
+    "CocoMetric",
     "DetectionPreprocessor",
     "DetectionSample",
     "Detector",
