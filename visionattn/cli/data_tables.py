@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def _print(report: ConfigReport, console: Console) -> None:
     }
     if histograms:
         console.print(_labels(histograms))
+    measured = [(split, found.dataset, found.measured) for split, reports in report.splits.items() for found in reports]
+    if any(values for *_, values in measured):
+        console.print(_measured(measured))
     for split, finding in report.findings:
         _print_finding(split, finding, console)
     counts = [_counted(report.count(level), level) for level in ("error", "warning")]
@@ -70,6 +73,21 @@ def _splits(report: ConfigReport) -> Table:
             table.add_row(split, found.dataset, f"{found.samples:,}", f"{found.checked:,}")
         if not reports:
             table.add_row(split, "could not be opened", "-", "-")
+    return table
+
+
+def _measured(measured: Sequence[tuple[str, str, Mapping[str, str]]]) -> Table:
+    """A row for each thing that was measured, a column for each data set that has any."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table("measured", box=box.SIMPLE_HEAD)
+    shown = [(split, dataset, values) for split, dataset, values in measured if values]
+    for split, dataset, _ in shown:
+        several = sum(other == split for other, *_ in shown) > 1
+        table.add_column(f"{split}, {dataset}" if several else split, overflow="fold")
+    for name in dict.fromkeys(name for *_, values in shown for name in values):
+        table.add_row(name, *(values.get(name, "") for *_, values in shown))
     return table
 
 

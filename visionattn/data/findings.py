@@ -19,7 +19,7 @@ class Finding:
     Attributes:
         level: "error" where training or its figures would be wrong, "warning" where they may be meant.
         kind: a word to sort by: "missing", "undecodable", "size", "label", "class", "num_classes", "duplicate",
-            "dataset".
+            "dataset"; of stereo pairs also "truth", "count", "range" and "swapped".
         message: one line.
         cases: a line for each file or pair that it is about, in the data set's order.
         advice: the way out.
@@ -66,6 +66,7 @@ class DataReport:
         findings: in order of discovery.
         histogram: of those looked at; None where the task has no classes.
         inputs: the files that a network sees, for a search for duplicates.
+        measured: what was measured of those looked at, by name, in words.
     """
 
     dataset: str
@@ -75,6 +76,7 @@ class DataReport:
     findings: list[Finding] = field(default_factory=list)
     histogram: Histogram | None = None
     inputs: list[str] = field(default_factory=list)
+    measured: dict[str, str] = field(default_factory=dict)
 
 
 def untracked(items: Iterable[T], total: int) -> Iterator[T]:

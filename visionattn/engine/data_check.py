@@ -47,6 +47,7 @@ class ConfigReport:
                     "samples": report.samples,
                     "checked": report.checked,
                     "histogram": asdict(report.histogram) if report.histogram else None,
+                    "measured": report.measured,
                 }
                 for report in reports
             ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from logging import WARNING
 from typing import Any
 
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
+from visionattn.stereo.inspection import inspect_pairs
 from visionattn.stereo.layouts import Listing
 from visionattn.stereo.samples import PairFiles, RawSample, read_pair
 from visionattn.stereo.truth import TruthFormat
@@ -25,14 +28,18 @@ class StereoPairs(BaseDataset):
         transforms: of the raw sample (`samples.RawSample`), as config dicts or callables.
         test_mode: evaluation; never replaces a sample.
         indices: the first n pairs, or those of these positions.
+        skip_bad: reads every file once before the first access, and leaves out and counts the pairs that cannot be
+            used; otherwise the first of them ends the run where it is met.
         lazy_init: leaves the files alone until the first access.
     Raises:
         FileNotFoundError: a folder, or a file of a pair, is missing.
-        ValueError: another split; there is no pair.
+        ValueError: another split; no disparity of right images; there is no pair.
     """
 
     SPLITS: tuple[str, ...]
     TRUTH: TruthFormat
+    KNOWS_RIGHT = True
+    """Whether there are disparity maps of the right images."""
 
     def __init__(
         self,
@@ -43,9 +50,15 @@ class StereoPairs(BaseDataset):
         transforms: Transforms = (),
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
+        skip_bad: bool = False,
         lazy_init: bool = False,
     ) -> None:
+        self.skip_bad = skip_bad
+        self.skipped: list[str] = []  # a line about each pair that was left out
         self.split = one_of("split", split, self.SPLITS)
+        if right_disparity and not self.KNOWS_RIGHT:
+            name = type(self).__name__
+            raise ValueError(f"{name} knows the disparity of left images only; leave right_disparity=True out")
         self.right_disparity = right_disparity
         super().__init__(
             data_root=str(root),
@@ -55,6 +68,11 @@ class StereoPairs(BaseDataset):
             indices=indices,
             lazy_init=lazy_init,
         )
+
+    @property
+    def truth(self) -> TruthFormat:
+        """How the truth is written: TRUTH, unless that depends on the data set's options."""
+        return self.TRUTH
 
     @abstractmethod
     def find_pairs(self) -> Listing:
@@ -67,13 +85,41 @@ class StereoPairs(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """mmengine's data list: the fields of `PairFiles`."""
         found = self.find_pairs()
-        if found.missing:
+        if found.missing and not self.skip_bad:
             more = len(found.missing) - 1
             also = f" and {more:,} more (`visionattn data check` lists them)" if more else ""
-            raise FileNotFoundError(f"{type(self).__name__} lacks {found.missing[0]}{also}; fetch what is missing")
-        if not found.pairs:
-            raise ValueError(f"{type(self).__name__} found no pair in {self.data_root}; look at root and split")
-        return [files._asdict() for files in found.pairs]
+            raise FileNotFoundError(
+                f"{type(self).__name__} lacks {found.missing[0]}{also}; fetch what is missing, or leave such pairs out "
+                "by skip_bad=True"
+            )
+        pairs = self._usable(found) if self.skip_bad else found.pairs
+        if not pairs:
+            bad = f", and cannot use: {self.skipped[0]}" if self.skipped else ""
+            raise ValueError(f"{type(self).__name__} found no pair in {self.data_root!r}; look at root and split{bad}")
+        return [files._asdict() for files in pairs]
+
+    def _usable(self, found: Listing) -> list[PairFiles]:
+        """Those of the pairs that can be read; what is wrong with the others is noted in `skipped` and logged."""
+        looked_at = list(zip(found.pairs, inspect_pairs(found.pairs, self.truth, decode=True), strict=True))
+        self.skipped = [f"no {file}" for file in found.missing]
+        self.skipped += [inspected.problem for _, inspected in looked_at if inspected.problem]
+        if self.skipped:
+            left_out = found.total - sum(not inspected.problem for _, inspected in looked_at)
+            print_log(
+                f"{type(self).__name__} leaves out {left_out:,} of {found.total:,} pairs that cannot be used: "
+                f"{self.skipped[0]}" + (f", and {len(self.skipped) - 1:,} more" if len(self.skipped) > 1 else ""),
+                logger="current",
+                level=WARNING,
+            )
+        return [files for files, inspected in looked_at if not inspected.problem]
+
+    def chosen(self, pairs: Sequence[PairFiles]) -> list[PairFiles]:
+        """Those of all pairs that `indices` names."""
+        if self._indices is None:
+            return list(pairs)
+        if isinstance(self._indices, int):
+            return list(pairs[: self._indices] if self._indices >= 0 else pairs[self._indices :])
+        return [pairs[index] for index in self._indices]
 
     def files(self, index: int) -> PairFiles:
         """Where a pair lies."""
@@ -82,7 +128,7 @@ class StereoPairs(BaseDataset):
 
     def raw(self, index: int) -> RawSample:
         """A pair as it is read, before any transform."""
-        return read_pair(self.files(index), self.TRUTH)
+        return read_pair(self.files(index), self.truth)
 
     def prepare_data(self, idx: int) -> Any:
         """A pair after the transforms."""

@@ -18,24 +18,27 @@ class Listing(NamedTuple):
     Attributes:
         pairs: those whose files are all there, in the data set's order.
         missing: the files that others lack, in that order.
+        total: how many pairs there would be if nothing was missing.
         sizes: of each part of the data set, how many pairs were found and how many the whole of it has.
     """
 
     pairs: list[PairFiles]
     missing: list[str]
+    total: int
     sizes: dict[str, tuple[int, int]] = {}
 
 
 def listing(candidates: Iterable[PairFiles], sizes: Mapping[str, tuple[int, int]] | None = None) -> Listing:
     """Tells complete pairs from those that lack a file; each folder is read once."""
     folders: dict[str, set[str]] = {}
-    pairs, missing = [], []
+    pairs, missing, total = [], [], 0
     for files in candidates:
         gone = [path for path in files.all_files() if not _is_there(path, folders)]
         missing += gone
+        total += 1
         if not gone:
             pairs.append(files)
-    return Listing(pairs, missing, dict(sizes or {}))
+    return Listing(pairs, missing, total, dict(sizes or {}))
 
 
 def view_names(left: Path, right: Path, ending: str = "") -> list[str]:

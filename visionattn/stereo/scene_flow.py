@@ -52,6 +52,7 @@ class SceneFlow(StereoPairs):
         transforms: Transforms = (),
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
+        skip_bad: bool = False,
         lazy_init: bool = False,
     ) -> None:
         self.image_pass = one_of("image_pass", image_pass, _PASSES)
@@ -63,6 +64,7 @@ class SceneFlow(StereoPairs):
             transforms=transforms,
             test_mode=test_mode,
             indices=indices,
+            skip_bad=skip_bad,
             lazy_init=lazy_init,
         )
 
@@ -107,6 +109,7 @@ class FlyingThings3DSubset(StereoPairs):
         transforms: Transforms = (),
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
+        skip_bad: bool = False,
         lazy_init: bool = False,
     ) -> None:
         self.image_pass = one_of("image_pass", image_pass, ("cleanpass", "finalpass"))
@@ -117,6 +120,7 @@ class FlyingThings3DSubset(StereoPairs):
             transforms=transforms,
             test_mode=test_mode,
             indices=indices,
+            skip_bad=skip_bad,
             lazy_init=lazy_init,
         )
 
