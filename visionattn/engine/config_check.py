@@ -15,7 +15,7 @@ from visionattn.engine.config_mistakes import ConfigMistake, Entries, explain_er
 from visionattn.engine.registered import find_type, is_registered_anywhere, keywords, root_registry, unknown_keyword
 from visionattn.registry import MODELS, TRANSFORMS
 
-_OF_ALBUMENTATIONS = ("Albumentations", "Albu")
+_OF_ALBUMENTATIONS = ("Albumentations", "Albu", "StereoColour", "DetectionAugment")
 _FILES = (".pth", ".pt", ".safetensors", ".ckpt", ".bin")
 
 
@@ -96,7 +96,8 @@ def _unbuildable(config: Config, options: Mapping[str, Any] | None) -> Iterator[
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmengine")):
         seen = []
         for key, entry in dicts_of(config):
-            step = registry_name(key) == "transform" and key[-2:-1] == ("pipeline",) and "type" in entry
+            listed = key[-2:-1] == ("pipeline",) or key[-3:-1] == ("dataset", "transforms")
+            step = registry_name(key) == "transform" and listed and "type" in entry
             if step and entry not in seen:
                 seen.append(entry)
                 yield from _failure(TRANSFORMS, entry, config, options)

@@ -32,6 +32,7 @@ _REGISTRIES = {
     "datasets": "dataset",
     "batch_sampler": "data sampler",
     "pipeline": "transform",
+    "transforms": "transform",
     "collate_fn": "function",
     "worker_init_fn": "function",
     "optim_wrapper": "optim_wrapper",
