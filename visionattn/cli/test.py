@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from visionattn.cli.options import add_config_options
+from visionattn.cli.options import add_config_options, add_skip_bad
+from visionattn.cli.test_submission import add_submission_arguments
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -16,8 +17,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a .pth or .safetensors file, or a run's .sharded folder"
     )
+    add_skip_bad(parser)
     parser.add_argument("--tta", action="store_true", help="average over sizes and mirror images (six sizes: 12 times)")
     parser.add_argument("--out", metavar="DIR", help="write input | truth | prediction | error of every image here")
+    add_submission_arguments(parser)
 
 
 def run(args: Namespace) -> int:
@@ -26,6 +29,7 @@ def run(args: Namespace) -> int:
     from visionattn.engine.config_mistakes import named_in
     from visionattn.engine.preflight import check_config
     from visionattn.engine.runner import Runner
+    from visionattn.engine.skip_bad import skip_bad_samples
 
     config = config_from(args)
     config.load_from, config.resume = args.checkpoint, False
@@ -38,7 +42,13 @@ def run(args: Namespace) -> int:
             *(config.get("custom_hooks") or ()),
             {"type": "visionattn.TestPicturesHook", "out": args.out},
         ]
+    if args.submission:
+        from visionattn.cli.test_submission import submitting
+
+        config = submitting(config, args.submission, args.method)
     with quick_collections(), named_in(config, parse_options(args.cfg_options)):
+        if args.skip_bad:
+            skip_bad_samples(config, parts=("test",))
         check_config(config, parts=("test",))
         runner = Runner.from_cfg(config)
         runner.test()

@@ -1,6 +1,8 @@
 """Stereo depth estimation; importing this registers its networks, losses and transforms."""
 
 from visionattn.stereo import data_check  # noqa: F401  # registers how stereo pairs are checked
+from visionattn.stereo.compact import CompactStereo
+from visionattn.stereo.constant_baseline import ConstantBaselineHook
 from visionattn.stereo.gmstereo import GMStereo
 from visionattn.stereo.gwcnet import GwcNet
 from visionattn.stereo.kitti import KITTI2012, KITTI2015
@@ -28,6 +30,8 @@ __all__ = [
     "KITTI2012",
     "KITTI2015",
     "CREStereo",
+    "CompactStereo",
+    "ConstantBaselineHook",
     "DisparityMetric",
     "DisparityPictureHook",
     "ETH3DSubmission",
