@@ -81,7 +81,7 @@ def test_gradients() -> None:
 
 
 def test_positions_stay_float32_under_half_precision() -> None:
-    right, disparity = tensor(1, 2, 2, 600).bfloat16(), torch.full((1, 2, 600), 0.5)
+    right, disparity = tensor(1, 2, 2, 600).bfloat16(), torch.full((1, 2, 600), 0.5, dtype=torch.bfloat16)
     wide = right.float()
     wanted = 0.5 * (wide[..., 400:] + wide[..., 399:-1])  # bfloat16 knows no 400.5
     with torch.autocast("cpu", dtype=torch.bfloat16):

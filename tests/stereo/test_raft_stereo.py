@@ -61,6 +61,7 @@ def test_golden_disparities(path: Path, stored: bool) -> None:
     for step, output in enumerate(outputs):
         torch.testing.assert_close(-output, recorded[f"iter{step}"][:, 0], rtol=0, atol=2e-4)
     torch.testing.assert_close(-evaluated, recorded["up"][:, 0], rtol=0, atol=2e-4)
+    print(f"{path.stem}: {(evaluated + recorded['up'][:, 0]).abs().max().item():.1e} px at most")
     lowres = torch.stack(changes[:steps]).sum(0)
     torch.testing.assert_close(lowres[:, :1], recorded["lowres"][:, :1], rtol=0, atol=2e-4)
 

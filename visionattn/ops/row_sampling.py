@@ -58,7 +58,11 @@ def correlation_windows(left: Tensor, right: Tensor, centre: Tensor, radius: int
     first, share = _split(centre)
     with without_autocast(left.device):
         left, right = at_least_float32(left) * left.shape[1] ** -0.5, at_least_float32(right)
-        products = [(left * _taken(right, (first + offset)[:, None])).sum(1) for offset in range(-radius, radius + 2)]
+        products = []
+        for offset in range(-radius, radius + 2):
+            index, inside = _places(first + offset, right.shape[3])
+            seen = right.gather(3, index[:, None].expand(*right.shape[:3], -1))
+            products.append((left * seen).sum(1) * inside)  # zeros after the sum: no third map of C channels
     return _between(torch.stack(products, dim=-1), share)
 
 
@@ -97,9 +101,13 @@ def _split(position: Tensor) -> tuple[Tensor, Tensor]:
 
 def _taken(rows: Tensor, index: Tensor) -> Tensor:
     """rows [..., W] at index [..., K], whose leading axes may be 1; zeros outside."""
-    inside = (index >= 0) & (index < rows.shape[-1])
-    index = index.clamp(0, rows.shape[-1] - 1).expand(*rows.shape[:-1], -1)
-    return rows.gather(-1, index) * inside.to(rows.dtype)
+    index, inside = _places(index, rows.shape[-1])
+    return rows.gather(-1, index.expand(*rows.shape[:-1], -1)) * inside
+
+
+def _places(index: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """An index that can be read, and whether it is the one that was wanted."""
+    return index.clamp(0, width - 1), (index >= 0) & (index < width)
 
 
 def _between(values: Tensor, share: Tensor) -> Tensor:
