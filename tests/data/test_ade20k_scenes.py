@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from visionattn.data import ade20k_scenes
-from visionattn.data.ade20k_scenes import RECORD, SCENE_CLASSES, SCENE_PALETTE, is_written, render_scene, write_ade20k
+from visionattn.data import ade20k_scenes, made_up_folder
+from visionattn.data.ade20k_scenes import SCENE_CLASSES, SCENE_PALETTE, is_written, render_scene, write_ade20k
 from visionattn.data.colour_baseline import colour_classifier_miou
+from visionattn.data.made_up_folder import RECORD
 from visionattn.data.scene_drawing import draw_scene
 from visionattn.data.scenes import Scene, Thing, class_label, compose_scene, thing_class
 from visionattn.data.shapes import OUTLINES, cover
@@ -236,15 +237,15 @@ def test_what_cannot_be_written_is_called_by_its_name(tmp_path: Path, monkeypatc
 
 def test_the_second_of_two_writers_finds_the_folder_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "ade"
-    move = ade20k_scenes._move
+    move = made_up_folder._move
 
     def late(partial: Path, *rest: object) -> None:
         if not out.exists():  # the other one is done between our last look and our move
-            monkeypatch.setattr(ade20k_scenes, "_move", move)
+            monkeypatch.setattr(made_up_folder, "_move", move)
             write_ade20k(out, train=1, val=1, size=(64, 64))
         move(partial, *rest)
 
-    monkeypatch.setattr(ade20k_scenes, "_move", late)
+    monkeypatch.setattr(made_up_folder, "_move", late)
     assert write_ade20k(out, train=1, val=1, size=(64, 64)) == out
     assert len(_tree(tmp_path)) == 6
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from visionattn.data.made_up_folder import RECORD, make_folder, whole_number
 from visionattn.data.scene_drawing import render_scene
 from visionattn.data.scenes import SCENE_CLASSES, SCENE_PALETTE, SMALLEST_SIDE
 
 __all__ = ["SCENE_CLASSES", "SCENE_PALETTE", "render_scene", "write_ade20k"]
-
-RECORD = "made_up.json"
-"""The file that says with which arguments a folder was made."""
 
 _RENDERER = 4  # raised when the same arguments make other pictures
 _SPLITS = (("training", "ADE_train", 0), ("validation", "ADE_val", 1))
@@ -47,23 +42,7 @@ def write_ade20k(
         OSError: `out` cannot be written.
     """
     record = _checked(train, val, seed, size)
-    folder = Path(out).resolve()  # a link is followed: the rename has to meet the folder itself
-    if _is_made(folder, record):
-        return Path(out)
-    partial = folder.parent / f".{folder.name}.partial-{uuid.uuid4().hex[:8]}"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _write_tree(partial, train, val, seed, size)
-        (partial / RECORD).write_text(json.dumps(record) + "\n")
-        if not _is_made(folder, record):
-            _move(partial, folder, record)
-    except OSError as error:
-        if str(partial) not in str(error):
-            raise
-        raise OSError(error.errno, error.strerror or "cannot be written; is the disk full?", str(out)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Path(out)
+    return make_folder(out, record, lambda root: _write_tree(root, train, val, seed, size))
 
 
 def is_written(root: Path | str) -> bool:
@@ -83,41 +62,11 @@ def is_written(root: Path | str) -> bool:
 def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str, object]:
     """The record of a folder with these arguments."""
     for name, number, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
-        if not isinstance(number, int) or isinstance(number, bool) or number < least:
-            raise ValueError(f"{name}={number!r} must be a whole number of {least} or more")
+        whole_number(name, number, least)
     sides = list(size) if isinstance(size, Sequence) else []
     if len(sides) != 2 or any(not isinstance(side, int) or side < SMALLEST_SIDE for side in sides):
         raise ValueError(f"size={size!r} must be (height, width) of {SMALLEST_SIDE} pixels or more; 128, 128 is usual")
     return {"renderer": _RENDERER, "train": train, "val": val, "seed": seed, "size": sides}
-
-
-def _is_made(out: Path, record: dict[str, object]) -> bool:
-    """Whether `out` was made with these arguments; False if there is nothing yet.
-
-    Raises:
-        FileExistsError: it holds something else.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    if not out.is_dir():
-        raise FileExistsError(f"{out} is a file; made-up scenes need a folder of their own")
-    if not (out / RECORD).is_file():
-        raise FileExistsError(f"{out} is not empty and was not made here; choose another folder")
-    found = json.loads((out / RECORD).read_text())
-    if found != record:
-        given = ", ".join(f"{key}={value}" for key, value in found.items())
-        raise FileExistsError(
-            f"{out} holds scenes made with other arguments ({given}); choose another folder or remove it"
-        )
-    return True
-
-
-def _move(partial: Path, out: Path, record: dict[str, object]) -> None:
-    try:
-        os.rename(partial, out)  # replaces an empty folder
-    except OSError:
-        if not _is_made(out, record):  # another process may have been first
-            raise
 
 
 def _write_tree(root: Path, train: int, val: int, seed: int, size: tuple[int, int]) -> None:

@@ -7,6 +7,7 @@ from visionattn.stereo.gmstereo import GMStereo
 from visionattn.stereo.gwcnet import GwcNet
 from visionattn.stereo.kitti import KITTI2012, KITTI2015
 from visionattn.stereo.losses import SequenceL1Loss, SequenceSmoothL1Loss, WeightedSmoothL1Loss
+from visionattn.stereo.made_up import FreshMadeUpStereo, MadeUpStereo
 from visionattn.stereo.matcher import StereoMatcher
 from visionattn.stereo.metric import DisparityMetric
 from visionattn.stereo.middlebury import Middlebury2003, Middlebury2006, Middlebury2014, MiddleburyV3
@@ -36,11 +37,13 @@ __all__ = [
     "DisparityPictureHook",
     "ETH3DSubmission",
     "FlyingThings3DSubset",
+    "FreshMadeUpStereo",
     "GMStereo",
     "GwcNet",
     "InStereo2K",
     "KITTI2012Submission",
     "KITTI2015Submission",
+    "MadeUpStereo",
     "Middlebury2003",
     "Middlebury2006",
     "Middlebury2014",
