@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
 
+from visionattn.engine.first_buffers import buffers_of_the_first_process
 from visionattn.engine.sampler import batches_from, begin_at
 from visionattn.registry import LOOPS
 
@@ -52,7 +53,8 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
         return self.runner.val_loop is not None and iterations >= self.val_begin and on_time
 
     def _validate(self) -> None:
-        self.runner.val_loop.run()
+        with buffers_of_the_first_process(self.runner):
+            self.runner.val_loop.run()
         self.validation_due = False
 
 
@@ -106,7 +108,8 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         return self.runner.val_loop is not None and epochs >= self.val_begin and on_time
 
     def _validate(self) -> None:
-        self.runner.val_loop.run()
+        with buffers_of_the_first_process(self.runner):
+            self.runner.val_loop.run()
         self.validation_due = False
 
 
