@@ -125,7 +125,7 @@ def test_middleburys_evaluation(below: str, tmp_path: Path) -> None:
     test = MiddleburyV3(str(tmp_path), "testQ")
     assert look(test) == ["Adirondack", "PianoL"]
     assert "disparity" not in test.raw(1)
-    with pytest.raises(FileNotFoundError, match=r"Middlebury v3: no folder .*trainingF; root is"):
+    with pytest.raises(FileNotFoundError, match=r"Middlebury v3: no folder .*trainingF; data_root is"):
         MiddleburyV3(str(tmp_path), "trainingF")
 
 

@@ -102,7 +102,7 @@ def test_one_part_needs_no_other(tmp_path: Path) -> None:
     makers_tree(tmp_path, "finalpass")
     (tmp_path / "Driving").rename(tmp_path / "elsewhere")
     assert len(SceneFlow(str(tmp_path), "train", parts=["FlyingThings3D", "Monkaa"])) == 6
-    with pytest.raises(FileNotFoundError, match=r"Scene Flow's Driving, finalpass: no folder .*Driving.*; root is"):
+    with pytest.raises(FileNotFoundError, match=r"Scene Flow's Driving, finalpass: no folder .*Driving.*; data_root is"):
         SceneFlow(str(tmp_path), "train")
     with pytest.raises(FileNotFoundError, match=r"no folder .*frames_cleanpass"):
         SceneFlow(str(tmp_path), "test", "cleanpass")
@@ -183,7 +183,7 @@ def test_from_a_config_with_transforms_and_indices(tmp_path: Path) -> None:
     dataset = DATASETS.build(
         {
             "type": "visionattn.SceneFlow",
-            "root": str(tmp_path),
+            "data_root": str(tmp_path),
             "split": "train",
             "indices": [1, 5],
             "transforms": [{"type": "visionattn.PackStereo"}],

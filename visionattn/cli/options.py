@@ -24,6 +24,10 @@ def add_config_argument(parser: ArgumentParser) -> None:
     add_cfg_options(parser)
 
 
+def add_skip_bad(parser: ArgumentParser) -> None:
+    parser.add_argument("--skip-bad", action="store_true", help="read all files first and leave out what is broken")
+
+
 def add_cfg_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values over the config's"

@@ -6,7 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from visionattn.cli.options import add_config_options
+from visionattn.cli.options import add_config_options, add_skip_bad
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -21,6 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="auto|PATH",
         help="take up the run in the work dir, or a checkpoint's",
     )
+    add_skip_bad(parser)
     parser.add_argument("--load-from", metavar="PATH", help="begin with a checkpoint's weights")
     parser.add_argument("--amp", action="store_true", help="forward pass in bfloat16, on a CPU too")
     parser.add_argument("--compile", action="store_true", help="torch.compile backbone, neck and heads")
@@ -47,6 +48,7 @@ def run(args: Namespace) -> int:
     from visionattn.engine.launch import join_processes, leave_processes
     from visionattn.engine.preflight import check_config
     from visionattn.engine.runner import Runner
+    from visionattn.engine.skip_bad import skip_bad_samples
     from visionattn.engine.watch import in_company
 
     if args.dry_run and args.launcher != "none":
@@ -56,6 +58,8 @@ def run(args: Namespace) -> int:
     with in_company(), quick_collections(), named_in(config, options):
         join_processes(args.launcher, **config.get("env_cfg", {}).get("dist_cfg", {}))
         _take_over(args, config)
+        if args.skip_bad:
+            skip_bad_samples(config, parts=("train", "val"))
         if is_main_process():
             refuse_unknown(config, options)
             check_config(config, parts=("train", "val"))

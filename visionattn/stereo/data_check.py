@@ -72,7 +72,7 @@ def _check_stereo(
     pairs = dataset.chosen(found.pairs)
     if not pairs and not found.missing:
         line = f"{name} has no pair in {dataset.data_root!r}"
-        return DataReport(name, 0, 0, line, [Finding("error", "dataset", line, advice="look at root and split")])
+        return DataReport(name, 0, 0, line, [Finding("error", "dataset", line, advice="look at data_root and split")])
     looked_at = _spread(pairs, limit)
     seen = _Seen()
     for file in found.missing:
@@ -89,7 +89,7 @@ def _check_stereo(
     ]
     how = "" if len(looked_at) == len(pairs) else ", evenly spaced"
     summary = f"checked the files and disparities of {len(looked_at)} of {len(pairs)} pairs{how}"
-    inputs = [path for files in pairs for path in (files.left, files.right)]
+    inputs = [files.left for files in pairs]
     return DataReport(name, len(pairs), len(looked_at), summary, findings, inputs=inputs, measured=_measured(seen))
 
 
@@ -181,7 +181,7 @@ def _measured(seen: _Seen) -> dict[str, str]:
     beyond = float(seen.counts[round(_USUAL_LIMIT / BIN) :].sum()) / known
     return {
         "height x width": size,
-        "pixels with a disparity": f"{known / seen.pixels:.1%}, in a pair at least {seen.least_known[0]:.1%}",
+        "pixels with a disparity": f"{known / seen.pixels:.1%}, at least {seen.least_known[0]:.1%} of every pair",
         "median disparity": f"{middle:.1f}",
         "99 % lie below": f"{most:.1f}",
         "largest disparity": f"{seen.largest:.1f}",

@@ -22,7 +22,7 @@ class StereoPairs(BaseDataset):
     """Pairs from files; a subclass says where they lie (`find_pairs`) and how their truth is written (TRUTH).
 
     Args:
-        root: the folder that the layout begins in.
+        data_root: the folder that the layout begins in.
         split: which part, by a name in SPLITS.
         right_disparity: reads the right images' disparity too, which a flip that swaps the views needs.
         transforms: of the raw sample (`samples.RawSample`), as config dicts or callables.
@@ -43,7 +43,7 @@ class StereoPairs(BaseDataset):
 
     def __init__(
         self,
-        root: str,
+        data_root: str,
         split: str,
         *,
         right_disparity: bool = False,
@@ -61,7 +61,7 @@ class StereoPairs(BaseDataset):
             raise ValueError(f"{name} knows the disparity of left images only; leave right_disparity=True out")
         self.right_disparity = right_disparity
         super().__init__(
-            data_root=str(root),
+            data_root=str(data_root),
             data_prefix={},
             pipeline=list(transforms),
             test_mode=test_mode,
@@ -95,7 +95,8 @@ class StereoPairs(BaseDataset):
         pairs = self._usable(found) if self.skip_bad else found.pairs
         if not pairs:
             bad = f", and cannot use: {self.skipped[0]}" if self.skipped else ""
-            raise ValueError(f"{type(self).__name__} found no pair in {self.data_root!r}; look at root and split{bad}")
+            name = type(self).__name__
+            raise ValueError(f"{name} found no pair in {self.data_root!r}; look at data_root and split{bad}")
         return [files._asdict() for files in pairs]
 
     def _usable(self, found: Listing) -> list[PairFiles]:

@@ -91,7 +91,7 @@ class KITTI2015(StereoPairs):
 
 def _split_folder(root: Path, split: str, what: str, images: str) -> Path:
     folder = root / ("testing" if split == "testing" else "training")
-    need_folder(folder / images, what, "root is the folder that has training and testing")
+    need_folder(folder / images, what, "data_root is the folder that has training and testing")
     return folder
 
 

@@ -58,7 +58,7 @@ def scene_flow_pairs(
 
 
 _ADVICE = (
-    "root is the folder that has FlyingThings3D, Monkaa and Driving, or PSMNet's or GwcNet's tree; "
+    "data_root is the folder that has FlyingThings3D, Monkaa and Driving, or PSMNet's or GwcNet's tree; "
     'a part of it: parts=["FlyingThings3D"]; other trees: visionattn.PairList'
 )
 
@@ -118,7 +118,7 @@ def subset_pairs(root: Path, split: str, image_pass: str, right_disparity: bool)
     root = below if below.is_dir() else root
     names = ("train",) if split == "TRAIN" else ("val", "test")
     folder = next((root / name for name in names if (root / name).is_dir()), root / names[0])
-    advice = "root is the folder that has train and val"
+    advice = "data_root is the folder that has train and val"
     images = need_folder(folder / f"image_{image_pass.removesuffix('pass')}", "FlyingThings3D's subset", advice)
     maps = need_folder(folder / "disparity", "FlyingThings3D's subset", advice)
     hidden = folder / "disparity_occlusions" / "left"

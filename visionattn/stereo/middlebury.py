@@ -25,7 +25,7 @@ class MiddleburyV3(StereoPairs):
     {training,test}{F,H,Q}/SCENE/{im0,im1}.png     training{F,H,Q}/SCENE/{disp0GT.pfm,mask0nocc.png}, disp1GT.pfm
 
     Args:
-        root: MiddEval3, or the folder that has it.
+        data_root: MiddEval3, or the folder that has it.
         split: the folder: "trainingF", "trainingH", "trainingQ", "testF", "testH" or "testQ".
         The others: as of `StereoPairs`.
     """
@@ -36,7 +36,7 @@ class MiddleburyV3(StereoPairs):
     def find_pairs(self) -> Listing:
         root = Path(self.data_root)
         root = root / "MiddEval3" if (root / "MiddEval3").is_dir() else root
-        folder = need_folder(root / self.split, "Middlebury v3", "root is the folder MiddEval3")
+        folder = need_folder(root / self.split, "Middlebury v3", "data_root is the folder MiddEval3")
         known = self.split.startswith("training")
         candidates = []
         for scene in scenes(folder):
@@ -72,7 +72,7 @@ class Middlebury2014(StereoPairs):
     TRUTH = _FLOATS
 
     def find_pairs(self) -> Listing:
-        root = need_folder(Path(self.data_root), "Middlebury 2014", "root is the folder that has the scenes")
+        root = need_folder(Path(self.data_root), "Middlebury 2014", "data_root is the folder that has the scenes")
         ending = "" if self.split == "all" else f"-{self.split}"
         chosen = [scene for scene in scenes(root) if scene.endswith(ending) and _has_a_view(root / scene)]
         candidates = [
@@ -142,7 +142,7 @@ def _eight_bits(steps: int) -> TruthFormat:
 
 def _two_views(dataset: StereoPairs, image: str, views: tuple[str, str]) -> Listing:
     """Every scene of the data set's root that has such an image."""
-    root = need_folder(Path(dataset.data_root), type(dataset).__name__, "root is the folder that has the scenes")
+    root = need_folder(Path(dataset.data_root), type(dataset).__name__, "data_root is the folder that has the scenes")
     left, right = views
     return listing(
         PairFiles(

@@ -22,8 +22,8 @@ class PairList(StereoPairs):
     negative displacement and turned round.
 
     Args:
-        ann_file: the list, relative to `root` unless it lies beside the working directory.
-        root: the folder that the files' paths are relative to.
+        ann_file: the list, relative to `data_root` unless it lies beside the working directory.
+        data_root: the folder that the files' paths are relative to.
         png_scale, png_bits: steps per pixel of disparity in images, and their depth; KITTI's if left out.
         zero_is_unknown: of .pfm and .npy; in images 0 always is. Infinity always is.
         The others: as of `StereoPairs`.
@@ -34,7 +34,7 @@ class PairList(StereoPairs):
     def __init__(
         self,
         ann_file: str,
-        root: str = "",
+        data_root: str = "",
         *,
         png_scale: float = 256.0,
         png_bits: int = 16,
@@ -46,12 +46,12 @@ class PairList(StereoPairs):
         skip_bad: bool = False,
         lazy_init: bool = False,
     ) -> None:
-        self.list_file = Path(ann_file) if Path(ann_file).is_file() else Path(root, ann_file)
+        self.list_file = Path(ann_file) if Path(ann_file).is_file() else Path(data_root, ann_file)
         self._truth = TruthFormat(
             partial(read_disparity, scale=png_scale, bits=png_bits, zero_is_unknown=zero_is_unknown)
         )
         super().__init__(
-            root,
+            data_root,
             "list",
             right_disparity=right_disparity,
             transforms=transforms,

@@ -35,7 +35,7 @@ class ETH3D(StereoPairs):
 
     def find_pairs(self) -> Listing:
         root = Path(self.data_root)
-        folder = need_folder(root / f"two_view_{self.split}", "ETH3D", f"root is the folder of two_view_{self.split}")
+        folder = need_folder(root / f"two_view_{self.split}", "ETH3D", "data_root holds two_view_training")
         beside = root / "two_view_training_gt"
         known = self.split == "training"
         candidates = []
@@ -73,7 +73,7 @@ class Sintel(StereoPairs):
         root = Path(self.data_root)
         training = root / "training" if (root / "training").is_dir() else root
         left, right = training / f"{self.split}_left", training / f"{self.split}_right"
-        need_folder(left, "Sintel", "root is the folder of training, with the stereo download in it")
+        need_folder(left, "Sintel", "data_root is the folder of training, with the stereo download in it")
         candidates = [
             PairFiles(
                 name=f"{sequence}/{Path(name).stem}",
@@ -103,7 +103,7 @@ class InStereo2K(StereoPairs):
     TRUTH = TruthFormat(partial(read_disparity_png, scale=100))
 
     def find_pairs(self) -> Listing:
-        folder = need_folder(Path(self.data_root, self.split), "InStereo2K", "root is the folder of train and test")
+        folder = need_folder(Path(self.data_root, self.split), "InStereo2K", "data_root holds train and test")
         places = [
             Path(parent)
             for parent, _, names in os.walk(folder, followlinks=True)
@@ -140,7 +140,7 @@ class CREStereo(StereoPairs):
     def find_pairs(self) -> Listing:
         candidates = []
         for part in _CRE_STEREO if self.split == "all" else (self.split,):
-            folder = need_folder(Path(self.data_root, part), "CREStereo", "root is the folder of tree, shapenet, ...")
+            folder = need_folder(Path(self.data_root, part), "CREStereo", "data_root holds tree, shapenet, ...")
             stems = sorted(
                 {
                     os.path.join(parent, name.rpartition("_")[0])

@@ -30,7 +30,7 @@ class SceneFlow(StereoPairs):
     """Scene Flow as its makers, PSMNet or GwcNet lay it out (see `layouts_scene_flow`); 35,454 and 4,370 pairs a pass.
 
     Args:
-        root: the folder that the layout begins in.
+        data_root: the folder that the layout begins in.
         split: "train": FlyingThings3D's TRAIN, Monkaa and Driving; "test": FlyingThings3D's TEST; "test400": those of
             its pairs that RAFT-Stereo draws (numpy's seed 1000).
         image_pass: "cleanpass" or "finalpass" (with blur and haze), or "both", all of the one before all of the other.
@@ -43,7 +43,7 @@ class SceneFlow(StereoPairs):
 
     def __init__(
         self,
-        root: str,
+        data_root: str,
         split: str,
         image_pass: str = "finalpass",
         parts: Sequence[str] = PARTS,
@@ -58,7 +58,7 @@ class SceneFlow(StereoPairs):
         self.image_pass = one_of("image_pass", image_pass, _PASSES)
         self.parts = tuple(one_of("parts", part, PARTS) for part in parts)
         super().__init__(
-            root,
+            data_root,
             split,
             right_disparity=right_disparity,
             transforms=transforms,
@@ -90,7 +90,7 @@ class FlyingThings3DSubset(StereoPairs):
     {train,val}/{image_clean,image_final,disparity,disparity_occlusions}/{left,right}/0000000.{png,pfm}
 
     Args:
-        root: the folder that has train and val, or FlyingThings3D_subset.
+        data_root: the folder that has train and val, or FlyingThings3D_subset.
         split: "train" or "test" (the folder val, in some copies test).
         image_pass: "cleanpass" or "finalpass".
         The others: as of `StereoPairs`.
@@ -101,7 +101,7 @@ class FlyingThings3DSubset(StereoPairs):
 
     def __init__(
         self,
-        root: str,
+        data_root: str,
         split: str,
         image_pass: str = "cleanpass",
         *,
@@ -114,7 +114,7 @@ class FlyingThings3DSubset(StereoPairs):
     ) -> None:
         self.image_pass = one_of("image_pass", image_pass, ("cleanpass", "finalpass"))
         super().__init__(
-            root,
+            data_root,
             split,
             right_disparity=right_disparity,
             transforms=transforms,
