@@ -11,14 +11,20 @@ if TYPE_CHECKING:
     import albumentations
 
 
-def build_augmentation(transforms: Sequence[Mapping[str, Any]], *, fill_mask: int) -> albumentations.Compose:
+def build_augmentation(
+    transforms: Sequence[Mapping[str, Any]],
+    *,
+    fill_mask: int,
+    bbox_params: albumentations.BboxParams | None = None,
+) -> albumentations.Compose:
     """The albumentations pipeline of `transforms`; masks are resampled by the nearest pixel and stay labels.
 
     Args:
-        transforms: dict(type=<class>, **its options), of albumentations or of ours (CategoryCrop,
-            PhotometricDistortion, ScaledCrop); OneOf, SomeOf and Sequential nest by `transforms`.
+        transforms: dict(type=<class>, **its options), of albumentations or of ours (CategoryCrop, FittedResize,
+            LargeScaleJitter, PhotometricDistortion, ScaledCrop); OneOf, SomeOf and Sequential nest by `transforms`.
         fill_mask: what padding puts into a mask, unless a transform's own fill_mask says otherwise. Transforms that
             leave the mask alone by default (dropouts) still do.
+        bbox_params: how boxes come along; none do if None.
     Raises:
         KeyError: there is no such transform; the message has the nearest names.
         TypeError: an option that the transform does not have.
@@ -28,7 +34,11 @@ def build_augmentation(transforms: Sequence[Mapping[str, Any]], *, fill_mask: in
 
     from visionattn.data.quiet_albumentations import albumentations as alb
 
-    return alb.Compose([_build(cfg, fill_mask) for cfg in transforms], mask_interpolation=cv2.INTER_NEAREST)
+    return alb.Compose(
+        [_build(cfg, fill_mask) for cfg in transforms],
+        bbox_params=bbox_params,
+        mask_interpolation=cv2.INTER_NEAREST,
+    )
 
 
 def _build(cfg: Mapping[str, Any], fill_mask: int) -> Any:
@@ -61,10 +71,13 @@ def _build(cfg: Mapping[str, Any], fill_mask: int) -> Any:
 def _transforms() -> dict[str, type]:
     """Class by name: albumentations', then ours."""
     from visionattn.data.category_crop import CategoryCrop
+    from visionattn.data.fitted_resize import FittedResize
+    from visionattn.data.large_scale_jitter import LargeScaleJitter
     from visionattn.data.photometric import PhotometricDistortion
     from visionattn.data.quiet_albumentations import albumentations as alb
     from visionattn.data.scaled_crop import ScaledCrop
 
     kinds = (alb.BasicTransform, alb.BaseCompose)
     theirs = {key: value for key, value in vars(alb).items() if inspect.isclass(value) and issubclass(value, kinds)}
-    return theirs | {ours.__name__: ours for ours in (CategoryCrop, PhotometricDistortion, ScaledCrop)}
+    ours = (CategoryCrop, FittedResize, LargeScaleJitter, PhotometricDistortion, ScaledCrop)
+    return theirs | {transform.__name__: transform for transform in ours}

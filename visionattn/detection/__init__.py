@@ -7,10 +7,12 @@ from visionattn.detection.metric import CocoMetric
 from visionattn.detection.packing import DetectionSample, PackDetection
 from visionattn.detection.preprocessor import DetectionPreprocessor
 from visionattn.detection.rcnn_head import RCNNHead
+from visionattn.detection.transforms import DetectionAugment
 
 __all__ = [
     "CocoDetection",
     "CocoMetric",
+    "DetectionAugment",
     "DetectionPreprocessor",
     "DetectionSample",
     "Detector",
