@@ -28,6 +28,15 @@ def add_skip_bad(parser: ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="read all files first and leave out what is broken")
 
 
+def add_launcher(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm"),
+        default="none",
+        help="what started this process and its like: torchrun, or srun",
+    )
+
+
 def add_cfg_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values over the config's"

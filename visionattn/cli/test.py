@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from visionattn.cli.options import add_config_options, add_skip_bad
+from visionattn.cli.options import add_config_options, add_launcher, add_skip_bad
 from visionattn.cli.test_submission import add_submission_arguments
 
 if TYPE_CHECKING:
@@ -21,18 +21,23 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--tta", action="store_true", help="average over sizes and mirror images (six sizes: 12 times)")
     parser.add_argument("--out", metavar="DIR", help="write input | truth | prediction | error of every image here")
     add_submission_arguments(parser)
+    add_launcher(parser)
 
 
 def run(args: Namespace) -> int:
+    from mmengine.dist import barrier, is_main_process
+
     from visionattn.cli.options import config_from, quick_collections, show_results
     from visionattn.engine.config import parse_options
     from visionattn.engine.config_mistakes import named_in
+    from visionattn.engine.launch import join_processes, leave_processes
     from visionattn.engine.preflight import check_config
     from visionattn.engine.runner import Runner
     from visionattn.engine.skip_bad import skip_bad_samples
+    from visionattn.engine.watch import in_company
 
     config = config_from(args)
-    config.load_from, config.resume = args.checkpoint, False
+    config.load_from, config.resume, config.launcher = args.checkpoint, False, args.launcher
     if not config.get("test_dataloader"):
         raise ValueError(f"{config.filename} has no test_dataloader: there is nothing to test on")
     if args.tta:
@@ -46,13 +51,18 @@ def run(args: Namespace) -> int:
         from visionattn.cli.test_submission import submitting
 
         config = submitting(config, args.submission, args.method)
-    with quick_collections(), named_in(config, parse_options(args.cfg_options)):
+    with in_company(), quick_collections(), named_in(config, parse_options(args.cfg_options)):
+        join_processes(args.launcher, **config.get("env_cfg", {}).get("dist_cfg", {}))
         if args.skip_bad:
             skip_bad_samples(config, parts=("test",))
-        check_config(config, parts=("test",))
+        if is_main_process():
+            check_config(config, parts=("test",))
+        barrier()
         runner = Runner.from_cfg(config)
         runner.test()
-    show_results(runner, args.out)
+        if is_main_process():
+            show_results(runner, args.out)
+        leave_processes()
     return 0
 
 

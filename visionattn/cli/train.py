@@ -6,7 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from visionattn.cli.options import add_config_options, add_skip_bad
+from visionattn.cli.options import add_config_options, add_launcher, add_skip_bad
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -27,12 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile backbone, neck and heads")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of python, numpy and torch")
     parser.add_argument("--deterministic", action="store_true", help="refuse operations whose result may vary")
-    parser.add_argument(
-        "--launcher",
-        choices=("none", "pytorch", "slurm"),
-        default="none",
-        help="what started this process and its like: torchrun, or srun",
-    )
+    add_launcher(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="check the data, train two steps, say what they cost; write nothing"
     )
