@@ -40,9 +40,7 @@ def group_correlation_volume(left: Tensor, right: Tensor, disparities: int, grou
     Raises:
         ValueError: groups does not divide C.
     """
-    check_maps(left, right, disparities)
-    if left.shape[1] % groups:
-        raise ValueError(f"groups={groups} does not divide the {left.shape[1]} channels")
+    check_groups(left, right, disparities, groups)
     width = left.shape[3]
     costs = []
     for disparity in range(disparities):
@@ -58,3 +56,10 @@ def check_maps(left: Tensor, right: Tensor, disparities: int) -> None:
         raise ValueError(f"expected two maps of one shape [B, C, H, W], got {list(left.shape)} and {list(right.shape)}")
     if disparities < 1:
         raise ValueError(f"a cost volume needs one disparity or more, got {disparities}")
+
+
+def check_groups(left: Tensor, right: Tensor, disparities: int, groups: int) -> None:
+    """Raises ValueError as `check_maps`, and unless the groups divide the channels."""
+    check_maps(left, right, disparities)
+    if left.shape[1] % groups:
+        raise ValueError(f"groups={groups} does not divide the {left.shape[1]} channels")

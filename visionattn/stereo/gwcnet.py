@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.ops.cost_volume import concatenation_volume, group_correlation_volume
-from visionattn.ops.disparity_regression import upsampled_soft_argmax
 from visionattn.registry import MODELS
 from visionattn.stereo.layers import (
     Trunk,
@@ -23,7 +21,9 @@ from visionattn.stereo.layers import (
     disparity_planes,
     doubling_bn_3d,
     init_as_published,
+    scores_3d,
 )
+from visionattn.stereo.shortcuts import VolumeConvolution, correlation_volume, full_disparity
 
 
 @MODELS.register_module()
@@ -59,15 +59,15 @@ class GwcNet(nn.Module):
         self.align_corners = align_corners
         self.feature_extraction = GroupFeatures(concat_channels)
         relu = nn.ReLU(inplace=True)
-        self.dres0 = nn.Sequential(
-            conv_bn_3d(groups + 2 * concat_channels, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1), relu
+        first = (
+            nn.Sequential(VolumeConvolution(groups, concat_channels, 32, self.planes), nn.BatchNorm3d(32))
+            if concat_channels
+            else conv_bn_3d(groups, 32, 3, 1, 1)
         )
+        self.dres0 = nn.Sequential(first, relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
         self.dres1 = nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1))
         self.dres2, self.dres3, self.dres4 = (RedirectedHourglass(32) for _ in range(3))
-        self.classif0, self.classif1, self.classif2, self.classif3 = (
-            nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, nn.Conv3d(32, 1, 3, padding=1, bias=False))
-            for _ in range(4)
-        )
+        self.classif0, self.classif1, self.classif2, self.classif3 = (scores_3d() for _ in range(4))
         init_as_published(self)
 
     def forward(self, left: Tensor, right: Tensor) -> list[Tensor]:
@@ -79,27 +79,22 @@ class GwcNet(nn.Module):
             ValueError: other shapes.
         """
         check_pair(left, right, self.divisor, self.smallest)
-        start = self.dres0(self._volume(left, right))
+        (left_groups, left_map), (right_groups, right_map) = map(self.feature_extraction, (left, right))
+        costs = correlation_volume(left_groups, right_groups, self.planes, self.groups)
+        start = self.dres0(costs if left_map is None else (costs, left_map, right_map))
         start = start + self.dres1(start)
         out1 = self.dres2(start)
         out2 = self.dres3(out1)
         out3 = self.dres4(out2)
         if self.training:
-            costs = [self.classif0(start), self.classif1(out1), self.classif2(out2), self.classif3(out3)]
+            logits = [self.classif0(start), self.classif1(out1), self.classif2(out2), self.classif3(out3)]
         else:
-            costs = [self.classif3(out3)]
+            logits = [self.classif3(out3)]
         height, width = left.shape[2:]
         return [
-            upsampled_soft_argmax(cost.squeeze(1), self.max_disparity, height, width, align_corners=self.align_corners)
-            for cost in costs
+            full_disparity(volume, self.max_disparity, height, width, align_corners=self.align_corners)
+            for volume in logits
         ]
-
-    def _volume(self, left: Tensor, right: Tensor) -> Tensor:
-        (left_groups, left_map), (right_groups, right_map) = map(self.feature_extraction, (left, right))
-        correlations = group_correlation_volume(left_groups, right_groups, self.planes, self.groups)
-        if left_map is None:
-            return correlations
-        return torch.cat([correlations, concatenation_volume(left_map, right_map, self.planes)], dim=1)
 
 
 class GroupFeatures(Trunk):

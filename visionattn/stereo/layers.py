@@ -6,6 +6,8 @@ import math
 
 from torch import Tensor, nn
 
+from visionattn.stereo.shortcuts import DoublingConvolution, ScoreConvolution, image_layout
+
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> nn.Module:
     """2-D convolution without bias, batch norm. A dilated convolution is padded by its dilation."""
@@ -22,8 +24,12 @@ def conv_bn_3d(inputs: int, outputs: int, kernel: int, stride: int = 1, padding:
 
 def doubling_bn_3d(inputs: int, outputs: int) -> nn.Module:
     """Transposed 3-D convolution to twice the size, batch norm."""
-    conv = nn.ConvTranspose3d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm3d(outputs))
+    return nn.Sequential(DoublingConvolution(inputs, outputs), nn.BatchNorm3d(outputs))
+
+
+def scores_3d() -> nn.Module:
+    """From volumes of 32 channels to the logits of their disparities."""
+    return nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), nn.ReLU(inplace=True), ScoreConvolution(32))
 
 
 class ResidualBlock(nn.Module):
@@ -61,7 +67,7 @@ class Trunk(nn.Module):
 
     def stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of layer2, layer3 and layer4, [B, 64 or 128, H / 4, W / 4]."""
-        fine = self.layer2(self.layer1(self.firstconv(image)))
+        fine = self.layer2(self.layer1(self.firstconv(image_layout(image))))
         middle = self.layer3(fine)
         return fine, middle, self.layer4(middle)
 

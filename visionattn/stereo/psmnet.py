@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visionattn.blocks.plugin import AttentionPlugin
-from visionattn.ops.cost_volume import concatenation_volume
-from visionattn.ops.disparity_regression import upsampled_soft_argmax
 from visionattn.registry import MODELS
 from visionattn.stereo.layers import (
     Trunk,
@@ -26,7 +24,9 @@ from visionattn.stereo.layers import (
     disparity_planes,
     doubling_bn_3d,
     init_as_published,
+    scores_3d,
 )
+from visionattn.stereo.shortcuts import VolumeConvolution, full_disparity
 from visionattn.typing import AttentionConfig
 
 _PLACES = {"spp": 32, "cost": 32, "hourglass": 64}  # channels at each
@@ -67,13 +67,11 @@ class PSMNet(nn.Module):
         self.align_corners = align_corners
         self.feature_extraction = PyramidFeatures(align_corners)
         relu = nn.ReLU(inplace=True)
-        self.dres0 = nn.Sequential(conv_bn_3d(64, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
+        first = nn.Sequential(VolumeConvolution(0, 32, 32, self.planes), nn.BatchNorm3d(32))
+        self.dres0 = nn.Sequential(first, relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
         self.dres1 = nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1))
         self.dres2, self.dres3, self.dres4 = (Hourglass(32) for _ in range(3))
-        self.classif1, self.classif2, self.classif3 = (
-            nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, nn.Conv3d(32, 1, 3, padding=1, bias=False))
-            for _ in range(3)
-        )
+        self.classif1, self.classif2, self.classif3 = (scores_3d() for _ in range(3))
         init_as_published(self)
         wanted = dict(attention or {})
         unknown = sorted(set(wanted) - set(_PLACES))
@@ -93,7 +91,7 @@ class PSMNet(nn.Module):
         """
         check_pair(left, right, self.divisor, self.smallest)
         left_map, right_map = (self._at("spp", self.feature_extraction(image)) for image in (left, right))
-        start = self.dres0(concatenation_volume(left_map, right_map, self.planes))
+        start = self.dres0((None, left_map, right_map))
         start = self._at("cost", start + self.dres1(start))
 
         bottom = self.attention["hourglass"] if "hourglass" in self.attention else None  # noqa: SIM401  # no dict
@@ -110,8 +108,7 @@ class PSMNet(nn.Module):
         costs = (cost1, cost2, cost3) if self.training else (cost3,)
         height, width = left.shape[2:]
         return [
-            upsampled_soft_argmax(cost.squeeze(1), self.max_disparity, height, width, align_corners=self.align_corners)
-            for cost in costs
+            full_disparity(cost, self.max_disparity, height, width, align_corners=self.align_corners) for cost in costs
         ]
 
     def _at(self, place: str, x: Tensor) -> Tensor:

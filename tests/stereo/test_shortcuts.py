@@ -1,0 +1,157 @@
+"""The volume networks' exact forms: taken exactly when the rule says so, and equal to the plain ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from visionattn.stereo import shortcuts
+from visionattn.stereo.gwcnet import GwcNet
+from visionattn.stereo.psmnet import PSMNet
+from visionattn.stereo.shortcuts import (
+    DoublingConvolution,
+    ScoreConvolution,
+    VolumeConvolution,
+    correlation_volume,
+    full_disparity,
+    image_layout,
+    shortens,
+)
+
+FORMS = (
+    "concatenation_convolution",
+    "walked_group_correlation",
+    "tiled_soft_argmax",
+    "doubling_convolution",
+    "score_convolution",
+)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the exact forms that were called."""
+    called: set[str] = set()
+
+    def watched(name: str, form: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(*args: object, **options: object) -> Tensor:
+            called.add(name)
+            return form(*args, **options)
+
+        return run
+
+    for name in FORMS:
+        monkeypatch.setattr(shortcuts, name, watched(name, getattr(shortcuts, name)))
+    return called
+
+
+def assert_both_forms_agree(
+    network: nn.Module, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch, taken: set[str]
+) -> set[str]:
+    """Disparities in training and eval and every gradient, float64; which exact forms were taken."""
+    results, exact = {}, set()
+    kept = {key: value.clone() for key, value in network.state_dict().items()}
+    for switch in ("on", "off"):
+        monkeypatch.setenv("VISIONATTN_KERNELS", switch)
+        network.load_state_dict(kept)
+        disparities = network.train()(*pair)
+        loss = sum((d * (i + 1)).square().mean() for i, d in enumerate(disparities))
+        grads = torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            evaluated = network.eval()(*pair)
+        results[switch] = [*disparities, *evaluated, *grads, *(t.clone() for t in network.state_dict().values())]
+        if switch == "on":
+            exact = set(taken)
+            taken.clear()
+    assert not taken
+    assert len(results["on"]) == len(results["off"]) > 100
+    for ours, plain in zip(results["on"], results["off"], strict=True):
+        assert (ours - plain).abs().max() <= 1e-9 * plain.abs().max().clamp(min=1e-6)
+    return exact
+
+
+@pytest.mark.parametrize("concat_channels", [0, 12])
+def test_gwcnet_is_the_same_in_both_forms(
+    concat_channels: int, monkeypatch: pytest.MonkeyPatch, taken: set[str]
+) -> None:
+    torch.manual_seed(0)
+    network = GwcNet(16, groups=8, concat_channels=concat_channels).double()
+    pair = tuple(torch.randn(2, 1, 3, 16, 48, dtype=torch.float64))
+    exact = assert_both_forms_agree(network, pair, monkeypatch, taken)
+    assert exact == set(FORMS) - (set() if concat_channels else {"concatenation_convolution"})
+
+
+@pytest.mark.slow
+def test_psmnet_is_the_same_in_both_forms(monkeypatch: pytest.MonkeyPatch, taken: set[str]) -> None:
+    torch.manual_seed(0)
+    pair = tuple(torch.randn(2, 2, 3, 256, 272, dtype=torch.float64))
+    exact = assert_both_forms_agree(PSMNet(16).double(), pair, monkeypatch, taken)
+    assert exact == set(FORMS) - {"walked_group_correlation"}
+
+
+def test_each_layer_is_the_same_in_both_forms_in_float32(monkeypatch: pytest.MonkeyPatch, taken: set[str]) -> None:
+    torch.manual_seed(0)
+    left, right = torch.randn(2, 1, 6, 4, 9)
+    costs, volume = torch.randn(1, 3, 5, 4, 9), torch.randn(1, 6, 5, 4, 9)
+    concatenated, first = VolumeConvolution(3, 6, 4, 5), VolumeConvolution(0, 6, 4, 5)
+    doubling, score = DoublingConvolution(6, 2), ScoreConvolution(6)
+    calls = {
+        "concatenation_convolution": lambda: (concatenated((costs, left, right)), first((None, left, right))),
+        "walked_group_correlation": lambda: (correlation_volume(left, right, 5, 3),),
+        "tiled_soft_argmax": lambda: (full_disparity(volume[:, :1], 20, 16, 36, align_corners=True),),
+        "doubling_convolution": lambda: (doubling(volume),),
+        "score_convolution": lambda: (score(volume),),
+    }
+    assert set(calls) == set(FORMS)
+    for name, call in calls.items():
+        monkeypatch.setenv("VISIONATTN_KERNELS", "on")
+        ours = call()
+        assert taken == {name}
+        taken.clear()
+        monkeypatch.setenv("VISIONATTN_KERNELS", "off")
+        plain = call()
+        assert not taken
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_volumes_stay_channels_last_between_the_layers() -> None:
+    torch.manual_seed(0)
+    network = GwcNet(16, groups=8, concat_channels=12).eval()
+    seen = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.BatchNorm3d):
+            module.register_forward_hook(lambda m, i, out, name=name: seen.append((name, out)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # with one, PyTorch's convolutions answer so from some size on only
+    with torch.no_grad():
+        network(*torch.randn(2, 1, 3, 32, 64))
+    torch.set_num_threads(threads)
+    assert len(seen) > 50
+    assert [n for n, out in seen if not out.is_contiguous(memory_format=torch.channels_last_3d)] == []
+
+
+def test_the_rule(monkeypatch: pytest.MonkeyPatch, taken: set[str]) -> None:
+    monkeypatch.delenv("VISIONATTN_KERNELS", raising=False)
+    x = torch.randn(1, 3, 4, 6)
+    assert shortens(x)
+    assert shortens(x.double())
+    assert not shortens(x.half())
+    assert image_layout(x).is_contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu"):
+        assert not shortens(x)
+    monkeypatch.setenv("VISIONATTN_KERNELS", "off")
+    assert not shortens(x)
+    assert image_layout(x) is x
+    monkeypatch.delenv("VISIONATTN_KERNELS")
+
+    layer = VolumeConvolution(0, 3, 2, 4)
+    compiled = torch.compile(lambda left, right: layer((None, left, right)), backend="eager")(x, x)
+    assert not taken
+    torch.testing.assert_close(compiled, layer((None, x, x)), rtol=1e-5, atol=1e-5)
+    assert taken == {"concatenation_convolution"}
+    taken.clear()
+    few = VolumeConvolution(0, 3, 2, 2)  # the form needs an inner plane
+    assert few((None, x, x)).shape == (1, 2, 2, 4, 6)
+    assert not taken

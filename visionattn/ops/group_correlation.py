@@ -1,0 +1,68 @@
+"""`group_correlation_volume` in one walk: written in place, and no product of whole maps is kept for the backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from visionattn.ops.cost_volume import check_groups
+
+_CHUNK_BYTES = 2**20
+"""Of each map at a time: a core's own cache holds both and their product."""
+
+
+def walked_group_correlation(left: Tensor, right: Tensor, disparities: int, groups: int) -> Tensor:
+    """`group_correlation_volume`, differentiable once.
+
+    Args:
+        left, right: [B, C, H, W].
+        disparities: D, how many; beyond W the volume is 0.
+        groups: divides C.
+    Returns:
+        [B, groups, D, H, W].
+    Raises:
+        ValueError: groups does not divide C.
+    """
+    check_groups(left, right, disparities, groups)
+    return _Walked.apply(left, right, disparities, groups)
+
+
+class _Walked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, disparities: int, groups: int) -> Tensor:
+        ctx.save_for_backward(left, right)
+        ctx.groups = groups
+        batch, channels, height, width = left.shape
+        out = left.new_zeros(batch, groups, disparities, height, width)
+        for chunk, (ours, theirs) in _chunks(groups, left, right):
+            for disparity in range(min(disparities, width)):
+                products = ours[..., disparity:] * theirs[..., : width - disparity]
+                torch.sum(products, 2, out=out[:, chunk, disparity, :, disparity:])
+        return out.mul_(groups / channels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        left, right = ctx.saved_tensors
+        grads = (*(torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (left, right)),)
+        width, scale = left.shape[3], ctx.groups / left.shape[1]
+        walk = zip(_chunks(ctx.groups, left, right), _chunks(ctx.groups, *grads), strict=True)
+        for (chunk, (ours, theirs)), (_, (to_ours, to_theirs)) in walk:
+            for disparity in range(min(grad.shape[2], width)):
+                seen = grad[:, chunk, disparity, :, disparity:].unsqueeze(2)
+                to_ours[..., disparity:].addcmul_(seen, theirs[..., : width - disparity], value=scale)
+                to_theirs[..., : width - disparity].addcmul_(seen, ours[..., disparity:], value=scale)
+        return *grads, None, None
+
+
+def _chunks(groups: int, left: Tensor, right: Tensor) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:
+    """Which groups, and the channels of both maps in them: views [B, n, C / groups, H, W]."""
+    maps = torch.unflatten(left, 1, (groups, -1)), torch.unflatten(right, 1, (groups, -1))
+    step = max(1, _CHUNK_BYTES * groups // (left.numel() * left.element_size())) if left.is_cpu else groups
+    for start in range(0, groups, step):
+        chunk = slice(start, start + step)
+        yield chunk, (maps[0][:, chunk], maps[1][:, chunk])
