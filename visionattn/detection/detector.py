@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
@@ -53,6 +55,7 @@ class Detector(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor or {"type": "visionattn.DetectionPreprocessor"}, init_cfg)
         self.backbone = create_backbone(backbone)
+        _warn_of_frozen_start(backbone)
         self.neck = _build_neck(neck, self.backbone)
         strides, channels = _levels(self.neck)
         self.head: Any = MODELS.build({"in_channels": channels, "strides": strides, **head})
@@ -124,6 +127,18 @@ class Detector(BaseModel):
                         f"{sample_name(sample)}: label {label}, and the head's num_classes={self.head.num_classes} "
                         f"allows 0 to {self.head.num_classes - 1}"
                     )
+
+
+def _warn_of_frozen_start(backbone: str | Mapping[str, Any]) -> None:
+    """Logs a warning where stages are frozen that no weights are given for."""
+    options = backbone if isinstance(backbone, Mapping) else {}
+    if options.get("frozen_stages", -1) >= 0 and not (options.get("checkpoint") or options.get("init_cfg")):
+        print_log(
+            f"frozen_stages={options['frozen_stages']}, and the backbone has no checkpoint: these stages stay as they "
+            "were drawn, unless load_from or a resumed run brings weights",
+            logger="current",
+            level=logging.WARNING,
+        )
 
 
 def _build_neck(cfg: Mapping[str, Any], backbone: nn.Module) -> nn.Module:

@@ -86,7 +86,9 @@ def build_extra_levels(cfg: str | Mapping[str, Any] | None, in_channels: int, ou
     built = MODELS.get(options.get("type", ""))
     if not (isinstance(built, type) and issubclass(built, ExtraLevels)):
         raise KeyError(f"extra_levels={cfg!r} names no levels of a pyramid; known: LastLevelMaxPool, LastLevelP6P7")
-    return cast("ExtraLevels", MODELS.build({**options, "in_channels": in_channels, "out_channels": out_channels}))
+    # The class itself: while a config of another scope is at work, its name without a scope would not be ours.
+    options |= {"type": built, "in_channels": in_channels, "out_channels": out_channels}
+    return cast("ExtraLevels", MODELS.build(options))
 
 
 def init_conv(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:

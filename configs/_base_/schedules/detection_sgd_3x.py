@@ -1,0 +1,9 @@
+# The 3x schedule: 270,000 iterations of 16 images (37 epochs of COCO), SGD, tenfold less after 210,000 and 250,000.
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=1000),
+    dict(type="MultiStepLR", milestones=[210000, 250000], gamma=0.1, by_epoch=False, begin=0, end=270000),
+]
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=270000, val_interval=22500)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
