@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from visionattn.cli.options import add_cfg_options
 
@@ -31,12 +32,30 @@ def add_arguments(parser: ArgumentParser) -> None:
     layouts = synth.add_subparsers(dest="layout", metavar="LAYOUT", required=True)
     ade20k = layouts.add_parser("ade20k", help="images and masks as ADEChallengeData2016 has them")
     ade20k.add_argument("out", metavar="OUT", help="the folder to write; an existing one must be empty or the same")
-    # What is not given is left to write_ade20k's own defaults.
+    # What is not given is left to the writers' own defaults.
     ade20k.add_argument("--train", type=int, metavar="N", help="training images")
     ade20k.add_argument("--val", type=int, metavar="N", help="validation images")
     ade20k.add_argument("--seed", type=int, metavar="N", help="another seed, other scenes")
     ade20k.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="height and width, or one for both")
-    ade20k.set_defaults(action_run=_synth)
+    ade20k.set_defaults(action_run=_synth_ade20k)
+    coco = layouts.add_parser("coco", help="images with boxes, masks and crowds as COCO's instances have them")
+    coco.add_argument("out", metavar="OUT", help="the folder to write; an existing one must be empty or the same")
+    coco.add_argument("--train", type=int, metavar="N", help="training images (400)")
+    coco.add_argument("--val", type=int, metavar="N", help="validation images (80)")
+    coco.add_argument("--seed", type=int, metavar="N", help="another seed, other scenes")
+    coco.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="height and width (192 256)")
+    coco.set_defaults(action_run=_synth_coco)
+    sceneflow = layouts.add_parser("sceneflow", help="stereo pairs as Scene Flow's FlyingThings3D has them")
+    sceneflow.add_argument("out", metavar="OUT", help="the folder to write; an existing one must be empty or the same")
+    sceneflow.add_argument("--scenes", type=int, metavar="N", help="training pairs (200)")
+    sceneflow.add_argument("--test", type=int, metavar="N", help="test pairs (20)")
+    sceneflow.add_argument("--seed", type=int, metavar="N", help="another seed, other scenes")
+    sceneflow.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="height and width (540 960)")
+    sceneflow.add_argument("--max-disparity", type=float, metavar="PIXELS", help="all disparities are below it (192)")
+    sceneflow.add_argument(
+        "--asymmetry", type=float, metavar="SHARE", help="how far the final pass's two cameras differ, 0 to 1 (0.3)"
+    )
+    sceneflow.set_defaults(action_run=_synth_sceneflow)
 
 
 def run(args: Namespace) -> int:
@@ -88,13 +107,34 @@ def _browse(args: Namespace) -> int:
     return 0
 
 
-def _synth(args: Namespace) -> int:
+def _synth_ade20k(args: Namespace) -> int:
     from visionattn.data.ade20k_scenes import write_ade20k
 
-    options = {name: getattr(args, name) for name in ("train", "val", "seed") if getattr(args, name) is not None}
-    if args.size is not None:
-        if len(args.size) > 2:
-            raise ValueError(f"--size expects height and width, or one number for both; got {len(args.size)} numbers")
-        options["size"] = (args.size[0], args.size[-1])
-    print(f"made-up scenes in {write_ade20k(args.out, **options)}")
+    print(f"made-up scenes in {write_ade20k(args.out, **_given(args, 'train', 'val', 'seed', 'size'))}")
     return 0
+
+
+def _synth_coco(args: Namespace) -> int:
+    from visionattn.data.coco_scenes import write_coco
+
+    print(f"made-up scenes in {write_coco(args.out, **_given(args, 'train', 'val', 'seed', 'size'))}")
+    return 0
+
+
+def _synth_sceneflow(args: Namespace) -> int:
+    from visionattn.data.sceneflow_scenes import write_sceneflow
+
+    options = _given(args, "scenes", "test", "seed", "size", "max_disparity", "asymmetry")
+    print(f"made-up stereo scenes in {write_sceneflow(args.out, **options)}")
+    return 0
+
+
+def _given(args: Namespace, *names: str) -> dict[str, Any]:
+    """The options that the command line gives; a size of one number is that of both sides."""
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "size" in options:
+        size = options["size"]
+        if len(size) > 2:
+            raise ValueError(f"--size expects height and width, or one number for both; got {len(size)} numbers")
+        options["size"] = (size[0], size[-1])
+    return options

@@ -110,7 +110,7 @@ def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) 
     owners = np.full(size, -1, np.int16)  # number of the thing that is seen at a pixel
     for outline in outlines:
         for _ in range(_TRIALS):
-            thing = _random_thing(rng, outline, scene)
+            thing = random_thing(rng, outline, scene)
             reach = round(6 * scene.scale)
             window, mask = cover(thing.polygon(), size, margin=reach)
             body = mask > 0.5
@@ -125,7 +125,8 @@ def compose_scene(rng: np.random.Generator, size: tuple[int, int] = (128, 128)) 
     return replace(scene, things=tuple(things))
 
 
-def _random_thing(rng: np.random.Generator, outline: str, scene: Scene) -> Thing:
+def random_thing(rng: np.random.Generator, outline: str, scene: Scene) -> Thing:
+    """An object of some size and colour that its class may have, anywhere inside the scene."""
     height, width = scene.size
     smallest = 1.4 * SMALLEST_OBJECT * scene.scale
     extent = rng.uniform(smallest, max(smallest, 0.5 * min(scene.size)))

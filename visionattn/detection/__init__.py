@@ -3,6 +3,7 @@
 from visionattn.detection.coco import CocoDetection
 from visionattn.detection.dense_heads import FCOSHead, RetinaNetHead
 from visionattn.detection.detector import Detector
+from visionattn.detection.made_up import MadeUpCoco
 from visionattn.detection.metric import CocoMetric
 from visionattn.detection.packing import DetectionSample, PackDetection
 from visionattn.detection.preprocessor import DetectionPreprocessor
@@ -17,6 +18,7 @@ __all__ = [
     "DetectionSample",
     "Detector",
     "FCOSHead",
+    "MadeUpCoco",
     "PackDetection",
     "RCNNHead",
     "RetinaNetHead",
