@@ -159,14 +159,16 @@ def _hidden(scene: StereoScene, view: _View, other: _View) -> NDArray[np.bool_]:
 def _shade(scene: StereoScene, view: _View, tiles: Mapping[int, Tile]) -> Image:
     """The view's picture, with the edges between layers softened."""
     image = np.zeros((*scene.size, 3), np.uint8)
-    for number in view.seen():
+    for number, tile in tiles.items():
         layer, (rows, columns) = scene.layers[number], view.windows[number]
         mine = view.owner[rows, columns] == number
         down, across = mine.any(axis=1).nonzero()[0], mine.any(axis=0).nonzero()[0]
+        if not len(down):
+            continue  # the other view alone sees it
         mine = np.ascontiguousarray(mine[down[0] : down[-1] + 1, across[0] : across[-1] + 1])
         rows = slice(rows.start + int(down[0]), rows.start + int(down[-1]) + 1)
         columns = slice(columns.start + int(across[0]), columns.start + int(across[-1]) + 1)
-        texture = _texture(layer, tiles[number], view, (rows, columns))
+        texture = _texture(layer, tile, view, (rows, columns))
         cv2.copyTo(texture, mine.view(np.uint8), image[rows, columns])
     return _soften(image, view.owner)
 

@@ -22,7 +22,8 @@ from visionattn.data.stereo_textures import Pattern, draw_patterns
 SMALLEST_SIDE = 64
 """The shortest side, in pixels, that a stereo scene can have."""
 
-_OBJECTS = (16, 40)
+_OBJECTS = (16, 40)  # in a picture of the usual area; fewer in a smaller one
+_USUAL_AREA = 540 * 960
 _SHARE_THIN, _SHARE_BOX = 0.22, 0.16
 
 
@@ -86,11 +87,12 @@ class _Space:
 
 def compose_stereo(rng: np.random.Generator, size: tuple[int, int], max_disparity: float) -> StereoScene:
     """A random scene whose disparities lie from 0 to below `max_disparity`, often below a fraction of it."""
-    near = max_disparity * rng.uniform(0.3, 0.98)
+    near = max_disparity * (0.98 - 0.65 * rng.random() ** 1.6)
     far = near * rng.uniform(0.0, 0.3) ** 1.5
     space = _Space(size, far, near)
     layers = list(_backgrounds(rng, space))
-    for _ in range(int(rng.integers(*_OBJECTS))):
+    crowd = np.clip(math.sqrt(size[0] * size[1] / _USUAL_AREA), 0.4, 1)
+    for _ in range(round(crowd * rng.uniform(*_OBJECTS))):
         draw = rng.random()
         if draw < _SHARE_THIN:
             layers.append(_thin_thing(rng, space))
@@ -99,7 +101,7 @@ def compose_stereo(rng: np.random.Generator, size: tuple[int, int], max_disparit
         else:
             layers.append(_body(rng, space))
     side = int(np.clip(0.8 * max(size), 96, 448)) // 2 * 2
-    return StereoScene(size, tuple(layers), tuple(draw_patterns(rng, 7, side)))
+    return StereoScene(size, tuple(layers), tuple(draw_patterns(rng, 3 + side // 110, side)))
 
 
 def _backgrounds(rng: np.random.Generator, space: _Space) -> Iterator[Layer]:
@@ -129,10 +131,11 @@ def _backgrounds(rng: np.random.Generator, space: _Space) -> Iterator[Layer]:
 
 def _body(rng: np.random.Generator, space: _Space) -> Layer:
     """A solid thing with a flat, bulging or folded face."""
-    closeness = rng.random() ** 1.3
+    closeness = rng.random()
     radius = min(space.size) * float(np.exp(rng.uniform(math.log(0.04), math.log(0.3)))) * (0.6 + 0.8 * closeness)
     cover = solid(rng, max(radius, 4.0))
-    return _placed(rng, space, cover, closeness, rng.choice(["plane", "quadric", "waves"], p=[0.4, 0.42, 0.18]))
+    kind = rng.random()
+    return _placed(rng, space, cover, closeness, "plane" if kind < 0.4 else "quadric" if kind < 0.82 else "waves")
 
 
 def _thin_thing(rng: np.random.Generator, space: _Space) -> Layer:
@@ -140,7 +143,7 @@ def _thin_thing(rng: np.random.Generator, space: _Space) -> Layer:
     closeness = rng.random()
     radius = max(8.0, min(space.size) * float(np.exp(rng.uniform(math.log(0.1), math.log(0.5)))))
     width = max(2.0, min(space.size) / 540 * float(np.exp(rng.uniform(math.log(2), math.log(14)))))
-    return _placed(rng, space, thin(rng, radius, width), closeness, rng.choice(["plane", "quadric"], p=[0.7, 0.3]))
+    return _placed(rng, space, thin(rng, radius, width), closeness, "plane" if rng.random() < 0.7 else "quadric")
 
 
 def _placed(rng: np.random.Generator, space: _Space, cover: Mask, closeness: float, kind: str) -> Layer:
@@ -149,7 +152,7 @@ def _placed(rng: np.random.Generator, space: _Space, cover: Mask, closeness: flo
     x, y = rng.uniform(0, space.size[1] + 0.6 * space.near), rng.uniform(0, space.size[0])
     corner = int(x) - half, int(y) - half
     across, down = (corner[0], corner[0] + 2 * half), (corner[1], corner[1] + 2 * half)
-    middle = space.far + (space.near - space.far) * (0.04 + 0.9 * closeness)
+    middle = space.far + (space.near - space.far) * (0.03 + 0.93 * closeness)
     room = 0.9 * min(middle, space.near - middle)
     surface: Surface
     if kind == "waves":
@@ -163,7 +166,7 @@ def _placed(rng: np.random.Generator, space: _Space, cover: Mask, closeness: flo
 
 def _box(rng: np.random.Generator, space: _Space) -> list[Layer]:
     """The faces of a box; none where it would come too near or be too steep."""
-    closeness = rng.random() ** 1.3
+    closeness = rng.random()
     radius = min(space.size) * float(np.exp(rng.uniform(math.log(0.06), math.log(0.25)))) * (0.6 + 0.8 * closeness)
     center = rng.uniform(0, space.size[1] + 0.5 * space.near), rng.uniform(0, space.size[0])
     middle = space.far + (space.near - space.far) * (0.06 + 0.8 * closeness)
@@ -180,7 +183,7 @@ def tilted(
     steepest: float,
 ) -> Plane:
     """A plane in a random tilt, `middle` +- `room` at most over a window, whose slopes are `steepest` at most."""
-    slopes = rng.normal(0, 0.25, 2) * rng.choice([0.1, 1.0], p=[0.3, 0.7])
+    slopes = rng.normal(0, 0.25, 2) * (0.1 if rng.random() < 0.3 else 1.0)
     slopes = np.clip(slopes, -steepest, steepest)
     half = np.array([across[1] - across[0], down[1] - down[0]]) / 2
     change = float(np.abs(slopes) @ half)
@@ -199,7 +202,7 @@ def bulging(
     if rng.random() < 0.35:
         radii[int(rng.integers(2))] = math.inf
     height = min(0.55 * room, (STEEPEST - abs(plane.right)) * radii[0] / 2, 0.35 * max(half))
-    height *= rng.uniform(0.3, 1.0) * rng.choice([1, -1], p=[0.75, 0.25])
+    height *= rng.uniform(0.3, 1.0) * (1 if rng.random() < 0.75 else -1)
     return Quadric(plane, (across[0] + half[0], down[0] + half[1]), (radii[0], radii[1]), float(height))
 
 
@@ -226,7 +229,7 @@ def _textured(
     rng: np.random.Generator, space: _Space, surface: Surface, cover: Mask | None, corner: tuple[int, int]
 ) -> Layer:
     """A layer with a texture of its own, turned and scaled at random, as large as the layer."""
-    scale = rng.uniform(0.45, 1.0)
+    scale = rng.uniform(0.5, 1.15)
     if cover is None:
         rows, columns = space.size[0], math.ceil(space.reach) + 1
         turn = rng.uniform(-0.4, 0.4)

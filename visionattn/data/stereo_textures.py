@@ -36,19 +36,21 @@ def fractal(rng: np.random.Generator, side: int) -> Pattern:
 def leaves(rng: np.random.Generator, side: int) -> Pattern:
     """Opaque discs, slabs and shards of power-law sizes, one over the other: the statistics of photographs."""
     canvas = np.full((side, side), 128, np.uint8)
-    count = 500
-    radii = np.sort(1 / rng.uniform(1 / (0.3 * side), 1 / 3, count))[::-1]  # small ones last: nothing hides them all
-    order = np.argsort(np.argsort(-radii) + rng.uniform(0, 0.5 * count, count))
-    centers, tones = rng.integers(0, side, (count, 2)), rng.integers(0, 256, count)
-    kinds, turns, aspects = rng.integers(0, 3, count), rng.uniform(0, 180, count), rng.uniform(0.2, 1.0, count)
+    count = side + 60
+    radii = np.sort(1 / rng.uniform(1 / (0.3 * side), 1 / 3, count))[::-1]  # small ones mostly last: nothing hides them
+    order = np.argsort(np.arange(count) + rng.uniform(0, 0.5 * count, count))
+    tones, kinds = rng.integers(0, 256, count).tolist(), rng.integers(0, 3, count).tolist()
+    turns, aspects = rng.uniform(0, math.tau, count), rng.uniform(0.2, 1.0, count)
+    along = radii[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    across = aspects[:, None] * along[:, ::-1] * [-1, 1]
+    middles = rng.uniform(0, side, (count, 2))
+    corners = middles[:, None] + np.stack([along + across, along - across, -along - across, across - along], axis=1)
+    corners, middles = np.round(16 * corners).astype(np.int32), np.round(16 * middles).astype(np.int32)
     for k in order.tolist():
-        center, radius, tone = (int(centers[k, 0]), int(centers[k, 1])), float(radii[k]), int(tones[k])
         if kinds[k] == 0:
-            cv2.circle(canvas, center, round(radius), tone, -1, cv2.LINE_AA)
+            cv2.circle(canvas, tuple(middles[k].tolist()), round(16 * radii[k]), tones[k], -1, cv2.LINE_AA, 4)
         else:
-            box = (center, (2 * radius, 2 * radius * aspects[k]), turns[k])
-            corners = cv2.boxPoints(box)[: 4 if kinds[k] == 1 else 3]
-            cv2.fillConvexPoly(canvas, np.round(corners * 16).astype(np.int32), tone, cv2.LINE_AA, 4)
+            cv2.fillConvexPoly(canvas, corners[k, : 4 if kinds[k] == 1 else 3], tones[k], cv2.LINE_AA, 4)
     return canvas
 
 
@@ -65,12 +67,11 @@ def cells(rng: np.random.Generator, side: int) -> Pattern:
 def marks(rng: np.random.Generator, side: int) -> Pattern:
     """Print: letters and lines of many sizes on cloudy paper."""
     canvas = np.asarray(0.5 * noise(rng, (side, side), side / 4) * 60 + 150).astype(np.uint8)
-    letters = [chr(c) for c in range(33, 127)]
-    for _ in range(40):
+    for _ in range(6 + side // 14):
         place = (int(rng.integers(-20, side)), int(rng.integers(0, side + 20)))
         tone = int(rng.integers(0, 256))
         size = float(np.exp(rng.uniform(np.log(0.4), np.log(4))))
-        text = "".join(rng.choice(letters, rng.integers(1, 8)))
+        text = bytes(rng.integers(33, 127, rng.integers(1, 8)).tolist()).decode()
         cv2.putText(canvas, text, place, int(rng.integers(0, 8)), size, tone, 1 + round(size), cv2.LINE_AA)
         ends = rng.integers(0, side, 4).tolist()
         cv2.line(canvas, (ends[0], ends[1]), (ends[2], ends[3]), tone, int(rng.integers(1, 5)), cv2.LINE_AA)
@@ -83,7 +84,7 @@ def repeated(rng: np.random.Generator, side: int) -> Pattern:
     period = float(np.exp(rng.uniform(np.log(8), np.log(side / 6))))
     kind = rng.integers(4)
     if kind == 0:
-        field = waves(rng, size, period, angle, wobble=rng.choice([0.0, 1.0]))
+        field = waves(rng, size, period, angle, wobble=float(rng.integers(2)))
         field = np.clip(rng.uniform(1, 4) * field, -1, 1)
     elif kind == 1:
         field = checks(rng, size, period, angle)
@@ -93,7 +94,7 @@ def repeated(rng: np.random.Generator, side: int) -> Pattern:
     else:
         field = waves(rng, size, period, angle) * waves(rng, size, period, angle + math.pi / 2)
         field = np.clip(5 * field - 1.5, -1, 1)
-    return _spread(field + np.float32(rng.choice([0.0, 0.3])) * noise(rng, size, 6))
+    return _spread(field + np.float32(0.3 * rng.integers(2)) * noise(rng, size, 6))
 
 
 def grain(rng: np.random.Generator, side: int) -> Pattern:
@@ -148,7 +149,7 @@ def _crop(rng: np.random.Generator, patterns: Sequence[Pattern], size: tuple[int
 def _palette(rng: np.random.Generator, contrast: float) -> NDArray[np.uint8]:
     """A table [1, 256, 3] of a few related colours, dark to bright or mixed, drawn together to a share of contrast."""
     count = int(rng.integers(2, 7))
-    hue, spread = rng.random(), rng.choice([0.05, 0.5], p=[0.7, 0.3])
+    hue, spread = rng.random(), 0.05 if rng.random() < 0.7 else 0.5
     saturation = rng.beta(1.2, 2.5)
     tones = rng.uniform(0.05, 1.0, count)
     if rng.random() < 0.4:
@@ -158,9 +159,8 @@ def _palette(rng: np.random.Generator, contrast: float) -> NDArray[np.uint8]:
     colours = np.array([colorsys.hsv_to_rgb(*hsv) for hsv in zip(hues, saturations, tones, strict=True)])
     middle = colours.mean(axis=0)
     colours = middle + contrast * (colours - middle)
-    stops = np.linspace(0, 255, count)
-    table = np.stack([np.interp(np.arange(256), stops, colours[:, k]) for k in range(3)], axis=-1)
-    return np.round(255 * table).astype(np.uint8)[None]
+    table = cv2.resize(255 * colours[None], (256, 1), interpolation=cv2.INTER_LINEAR)
+    return np.round(table).astype(np.uint8)
 
 
 def _spread(field: NDArray[np.float32]) -> Pattern:
