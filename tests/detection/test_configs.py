@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from visionattn.attention.base import TokenMixer
+from visionattn.attention.efficient import EfficientAttention
 from visionattn.backbones.efficient_attention_places import efficient_attention_places
 from visionattn.engine.config import load_config
 from visionattn.registry import DATASETS, MODELS
@@ -130,6 +131,21 @@ def test_efficient_attention_is_all_that_differs(modules: int) -> None:
         assert ours[part] == plain[part]
     model = MODELS.build(shrunk(load_config(name.format(f"-efficient-x{modules}"))).model)
     assert sum(isinstance(module, TokenMixer) for module in model.modules()) == modules
+
+
+@pytest.mark.parametrize(("twin", "modules"), [("r18", 5), ("swin-t", 3)])
+def test_blood_cell_twins_differ_in_their_attention_alone(twin: str, modules: int) -> None:
+    plain = load_config(f"detection/faster_rcnn_{twin}-fpn_bccd")
+    ours = load_config(f"detection/faster_rcnn_{twin}-fpn-efficient_bccd")
+    assert plain.model.head.num_classes == 3
+    assert plain.model.backbone.get("frozen_stages", -1) == -1
+    model = MODELS.build(shrunk(load_config(ours.filename)).model)
+    assert sum(isinstance(m, EfficientAttention) for m in model.modules()) == modules
+    ours.model.backbone.pop("attention", None)
+    ours.model.neck.pop("attention")
+    for name in ("level", "stages"):
+        ours.pop(name, None)
+    assert ours.to_dict() == plain.to_dict()
 
 
 def test_stages_frozen_without_weights_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
