@@ -1,4 +1,4 @@
-"""Both pages in a real browser: no complaint, no request, every picture decoded, every table filled, no overflow."""
+"""The pages in a real browser: no complaint, no request, every picture decoded, every table filled, no overflow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, WHY_NOT, Browser
 from tiny_segmentation import write_segmentation
+from tiny_stereo import write_stereo
 
 from visionattn.cli.main import main
 
@@ -21,7 +22,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     assert main(["data", "browse", config, "--number", "4", "--out", str(folder / "samples.html")]) == 0
     options = ["train_cfg.max_iters=6", "train_cfg.val_interval=3", "default_hooks.logger.interval=1"]
     assert main(["train", config, "--work-dir", str(folder / "work"), "--cfg-options", *options]) == 0
-    return {"samples": folder / "samples.html", "report": folder / "work" / "report.html"}
+    pairs, _ = write_stereo(folder)
+    assert main(["data", "browse", str(pairs), "--number", "4", "--out", str(folder / "pairs.html")]) == 0
+    return {
+        "samples": folder / "samples.html",
+        "pairs": folder / "pairs.html",
+        "report": folder / "work" / "report.html",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +39,7 @@ def chromium() -> Iterator[Browser]:
 
 EXPECTED = {  # pictures, rows of tables, charts
     "samples": (8, 3, 0),
+    "pairs": (12, 10, 0),
     "report": (20, 2 + 3, 4),
 }
 

@@ -33,6 +33,7 @@ from visionattn.visualization.page import swatch as colour_swatch
 from visionattn.visualization.palette import complete_palette
 from visionattn.visualization.sample_view import Pixels, SampleView, sample_view
 
+_MOST_RANGES = 20  # of a histogram of values
 _MOST_FILES = 500  # of a data set, that the histogram of its files is counted on
 
 
@@ -59,9 +60,10 @@ def browse(config: Config, split: str = "train", number: int = 24, seed: int = 0
         for index in np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(int)).tolist():
             with seeded((seed, index)):
                 sample = dataset[index]
-            image = _pixels(sample["inputs"], bgr=_is_bgr(config))
+            image = _pictures(sample["inputs"], bgr=_is_bgr(config))
             view = sample_view(sample["data_samples"], image, metainfo)
-            views.append((index, _name(sample["data_samples"], index), image.shape, view))
+            shape = (next(iter(image.values())) if isinstance(image, dict) else image).shape
+            views.append((index, _name(sample["data_samples"], index), shape, view))
         histogram = _files_histogram(dataset_config)
     names = list(map(str, metainfo.get("classes") or ()))
     colours = complete_palette(metainfo.get("palette"), len(names)) if names else np.zeros((0, 3), np.uint8)
@@ -75,9 +77,17 @@ def browse(config: Config, split: str = "train", number: int = 24, seed: int = 0
         [
             figures(numbers),
             *_legend(names, colours, shown, histogram),
+            *_values(shown),
             section("Samples", _pipeline(dataset_config), _cards(views)),
         ],
     )
+
+
+def _pictures(inputs: Any, bgr: bool) -> Pixels | dict[str, Pixels]:
+    """The network's input as a picture, or as several by name."""
+    if isinstance(inputs, Mapping):
+        return {name: _pixels(part, bgr) for name, part in inputs.items()}
+    return _pixels(inputs, bgr)
 
 
 def _pixels(inputs: Any, bgr: bool) -> Pixels:
@@ -96,7 +106,8 @@ def _is_bgr(config: Config) -> bool:
 
 
 def _name(data_sample: Any, index: int) -> str:
-    return Path(getattr(data_sample, "img_path", None) or f"sample {index}").name
+    name = getattr(data_sample, "name", None)
+    return str(name or Path(getattr(data_sample, "img_path", None) or f"sample {index}").name)
 
 
 def _files_histogram(dataset_config: Mapping[str, Any]) -> Histogram | None:
@@ -151,6 +162,33 @@ def _legend(names: Sequence[str], colours: Any, views: Sequence[SampleView], his
     ]
 
 
+def _values(views: Sequence[SampleView]) -> list[Html]:
+    """How often each range of values occurs in what is shown; nothing for a task without values."""
+    known = [view.values for view in views if view.values is not None and len(view.values)]
+    if not known:
+        return []
+    values = np.concatenate(known)
+    edges = _round_edges(float(values.min()), float(values.max()))
+    counts, _ = np.histogram(values, edges)
+    shares = _shares(counts.tolist())
+    rows = [
+        [f"{low:g} to {high:g}", _percent(share), bar(share / max(shares))]
+        for low, high, share in zip(edges, edges[1:], shares, strict=False)
+    ]
+    unit = next(view.unit for view in views if view.values is not None)
+    note = element("p", "Share of the places where it is known, in the samples shown here.", class_="note")
+    return [section(unit.partition(",")[0].capitalize(), table([unit, "shown, %", ""], rows, numeric=(1,)), note)]
+
+
+def _round_edges(low: float, high: float) -> list[float]:
+    """Edges of at most so many equal ranges, at round numbers, from low or less to high or more."""
+    rough = max((high - low) / _MOST_RANGES, 1e-6)
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    first, last = np.floor(low / step), np.floor(high / step) + 1
+    return [float(f"{number * step:.6g}") for number in np.arange(first, last + 1).tolist()]
+
+
 def _shares(counts: Sequence[int]) -> list[float]:
     return [count / max(1, sum(counts)) for count in counts]
 
@@ -161,7 +199,8 @@ def _percent(share: float) -> str:
 
 def _pipeline(dataset_config: Mapping[str, Any]) -> Html:
     leaves = list(leaf_datasets(dataset_config))
-    steps = "\n".join(str(dict(step)) for step in leaves[0].get("pipeline") or ())
+    listed = leaves[0].get("pipeline") or leaves[0].get("transforms") or ()
+    steps = "\n".join(str(dict(step)) for step in listed)
     return details("the pipeline that made them", element("pre", steps)) if steps else Html()
 
 
@@ -171,4 +210,5 @@ def _cards(views: Sequence[tuple[int, str, tuple[int, ...], SampleView]]) -> Htm
         caption = joined((element("b", name), f"sample {index}, height {shape[0]}, width {shape[1]}", view.note), " · ")
         tiles = [(title, picture(tile, f"{title} of {name}")) for title, tile in view.tiles]
         cards.append(card(tiles, caption))
-    return element("div", joined(cards, "\n"), class_="cards")
+    many = any(len(view.tiles) > 2 for *_, view in views)
+    return element("div", joined(cards, "\n"), class_="cards wide" if many else "cards")

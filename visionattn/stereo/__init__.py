@@ -1,6 +1,6 @@
 """Stereo depth estimation; importing this registers its networks, losses and transforms."""
 
-from visionattn.stereo import data_check  # noqa: F401  # registers how stereo pairs are checked
+from visionattn.stereo import data_check, sample_view  # noqa: F401  # register how pairs are checked, shown
 from visionattn.stereo.compact import CompactStereo
 from visionattn.stereo.constant_baseline import ConstantBaselineHook
 from visionattn.stereo.gmstereo import GMStereo

@@ -22,7 +22,8 @@ class SampleView:
         note: a line about it.
         counts: how often each class occurs in it, by name; empty where the task has no classes.
         ignored: how much of it is of no class.
-        unit: what is counted.
+        unit: what is counted, or what the values are.
+        values: [N], what a task without classes measures at places of it; None where there is no such thing.
     """
 
     tiles: tuple[tuple[str, Pixels], ...]
@@ -30,15 +31,16 @@ class SampleView:
     counts: Mapping[str, int] = field(default_factory=dict)
     ignored: int = 0
     unit: str = "pixels"
+    values: NDArray[np.floating] | None = None
 
 
 @singledispatch
-def sample_view(data_sample: Any, image: Pixels, metainfo: Mapping[str, Any]) -> SampleView:
+def sample_view(data_sample: Any, image: Any, metainfo: Mapping[str, Any]) -> SampleView:
     """How a sample looks after its augmentation; a task registers this for its data sample.
 
     Args:
         data_sample: of a data set's pipeline.
-        image: [H, W, 3], RGB: the network's input.
+        image: [H, W, 3], RGB: the network's input; a dict of such by name where it takes several.
         metainfo: of the data set: classes, palette.
     Raises:
         TypeError: no task has said how such a sample looks.
