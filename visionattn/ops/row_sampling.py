@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from visionattn.ops.precision import at_least_float32, without_autocast
+from visionattn.ops.precision import at_least_float32
 
 
 def row_windows(rows: Tensor, centre: Tensor, radius: int) -> Tensor:
@@ -42,49 +41,6 @@ def warp_by_disparity(right: Tensor, disparity: Tensor) -> Tensor:
     return _between(torch.unflatten(values, -1, (-1, 2)), share[:, None]).squeeze(-1).to(right.dtype)
 
 
-def correlation_windows(left: Tensor, right: Tensor, centre: Tensor, radius: int) -> Tensor:
-    """<left at x, right at centre + k> / sqrt(C) for k from -radius to radius, without the correlation of whole rows.
-
-    Equal to `row_windows` of `row_correlation`, at a memory that does not grow with the square of the width.
-
-    Args:
-        left: [B, C, H, W].
-        right: [B, C, H, W'].
-        centre: [B, H, W], positions in the right map.
-        radius: windows of 2 * radius + 1 values.
-    Returns:
-        [B, H, W, 2 * radius + 1], in float32 at least.
-    """
-    first, share = _split(centre)
-    with without_autocast(left.device):
-        left, right = at_least_float32(left) * left.shape[1] ** -0.5, at_least_float32(right)
-        products = []
-        for offset in range(-radius, radius + 2):
-            index, inside = _places(first + offset, right.shape[3])
-            seen = right.gather(3, index[:, None].expand(*right.shape[:3], -1))
-            products.append((left * seen).sum(1) * inside)  # zeros after the sum: no third map of C channels
-    return _between(torch.stack(products, dim=-1), share)
-
-
-def local_correlation(left: Tensor, right: Tensor, disparity: Tensor, radius: int) -> Tensor:
-    """<left at (x, y), right at (x - disparity + i, y + j)> / sqrt(C) for i and j from -radius to radius.
-
-    Args:
-        left, right: [B, C, H, W].
-        disparity: [B, H, W], in positions of the map.
-        radius: windows of (2 * radius + 1) ** 2 values.
-    Returns:
-        [B, (2 * radius + 1) ** 2, H, W], row by row of the window, in float32 at least; zeros outside.
-    """
-    height, centre = left.shape[2], left_behind(disparity)
-    padded = F.pad(right, (0, 0, radius, radius))
-    windows = [
-        correlation_windows(left, padded[:, :, start : start + height], centre, radius)
-        for start in range(2 * radius + 1)
-    ]
-    return torch.cat(windows, dim=-1).permute(0, 3, 1, 2)
-
-
 def left_behind(disparity: Tensor) -> Tensor:
     """x - disparity: where the point at x of the left map [B, H, W] lies in the right one."""
     disparity = at_least_float32(disparity)
@@ -101,13 +57,9 @@ def _split(position: Tensor) -> tuple[Tensor, Tensor]:
 
 def _taken(rows: Tensor, index: Tensor) -> Tensor:
     """rows [..., W] at index [..., K], whose leading axes may be 1; zeros outside."""
-    index, inside = _places(index, rows.shape[-1])
-    return rows.gather(-1, index.expand(*rows.shape[:-1], -1)) * inside
-
-
-def _places(index: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """An index that can be read, and whether it is the one that was wanted."""
-    return index.clamp(0, width - 1), (index >= 0) & (index < width)
+    inside = (index >= 0) & (index < rows.shape[-1])
+    index = index.clamp(0, rows.shape[-1] - 1).expand(*rows.shape[:-1], -1)
+    return rows.gather(-1, index) * inside
 
 
 def _between(values: Tensor, share: Tensor) -> Tensor:

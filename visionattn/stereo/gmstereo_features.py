@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visionattn.ops.convex_upsampling import convex_upsampling
-from visionattn.ops.row_sampling import local_correlation
+from visionattn.ops.correlation_windows import local_correlation
 from visionattn.stereo.recurrent_layers import FlowHead, MotionEncoder, gated_update, upsampling_mask
 from visionattn.stereo.residual_encoder import ResidualEncoder, init_encoder
 

@@ -1,7 +1,7 @@
 """How RAFT-Stereo reads correlations around the last disparity, at several widths of the right map's rows.
 
 Both give the same numbers. The stored form takes memory that grows with the square of the width and is quick at every
-step; the lean form multiplies at every step what that step reads.
+step; the lean form correlates a few rows at a time, anew at every step and in the backward.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from visionattn.ops.correlation_windows import correlation_windows
 from visionattn.ops.row_matching import row_correlation
-from visionattn.ops.row_sampling import correlation_windows, row_windows
+from visionattn.ops.row_sampling import row_windows
 
 
 class StoredRowLookup:
@@ -39,7 +39,7 @@ class StoredRowLookup:
 
 
 class LeanRowLookup:
-    """Products made when they are read ("alt" of the official code), and made again for the backward.
+    """Correlations made when they are read ("alt" of the official code), and made again for the backward.
 
     Args:
         left, right: [B, C, H, W].
@@ -55,11 +55,8 @@ class LeanRowLookup:
 
     def __call__(self, centre: Tensor) -> Tensor:
         """[B, levels * (2 * radius + 1), H, W] around positions [B, H, W] of the right map."""
-        windows = [self._read(right, centre / 2**level) for level, right in enumerate(self.pyramid)]
+        windows = [
+            correlation_windows(self.left, right, centre / 2**level, self.radius)
+            for level, right in enumerate(self.pyramid)
+        ]
         return torch.cat(windows, dim=-1).permute(0, 3, 1, 2)
-
-    def _read(self, right: Tensor, centre: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return correlation_windows(self.left, right, centre, self.radius)
-        # Without it every step would keep a copy of the right map for each position that it reads.
-        return checkpoint(correlation_windows, self.left, right, centre, self.radius, use_reentrant=False)
