@@ -65,11 +65,11 @@ OPTIM_WRAPPERS = _child(roots.OPTIM_WRAPPERS, "visionattn.engine")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(roots.OPTIM_WRAPPER_CONSTRUCTORS, "visionattn.engine")
 LOOPS = _child(roots.LOOPS, "visionattn.engine")
 MODEL_WRAPPERS = _child(roots.MODEL_WRAPPERS, "visionattn.engine")
+DATA_SAMPLERS = _child(roots.DATA_SAMPLERS, "visionattn.detection")
 LOG_PROCESSORS = _child(roots.LOG_PROCESSORS, "visionattn.engine")
 
 # Nothing of ours yet, but a Runner in our scope asks these roots for a child, and warns where there is none.
 for _root in (
-    roots.DATA_SAMPLERS,
     roots.EVALUATOR,
     roots.FUNCTIONS,
     roots.INFERENCERS,

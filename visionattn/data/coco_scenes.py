@@ -112,7 +112,7 @@ def _segmentation(one: FoundObject) -> Any:
 
 def outline_polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
     """COCO's polygons [x, y, x, y, ...] of a mask [H, W] without holes, along its pixels' edges, to 1/8 of a pixel."""
-    fine = np.kron(mask.astype(np.uint8), np.ones((4, 4), np.uint8))
+    fine = mask.astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
     outlines, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [((outline[:, 0] + 0.5) / 4).ravel().tolist() for outline in outlines]
 

@@ -1,5 +1,6 @@
 """Object detection and instance segmentation on torchvision's detectors; importing this registers models and data."""
 
+from visionattn.detection.batches import AspectRatioBatches
 from visionattn.detection.coco import CocoDetection
 from visionattn.detection.dense_heads import FCOSHead, RetinaNetHead
 from visionattn.detection.detector import Detector
@@ -11,6 +12,7 @@ from visionattn.detection.rcnn_head import RCNNHead
 from visionattn.detection.transforms import DetectionAugment
 
 __all__ = [
+    "AspectRatioBatches",
     "CocoDetection",
     "CocoMetric",
     "DetectionAugment",
