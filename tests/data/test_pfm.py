@@ -66,6 +66,8 @@ def test_a_crop_is_that_part_of_the_map(tmp_path: Path) -> None:
         (b"", "is no PFM"),
         (b"Pf\n3 x\n-1\n", "has no PFM header"),
         (b"Pf\n3 0\n-1\n", "has no PFM header"),
+        (b"Pf\n-3 2\n-1\n", "has no PFM header"),
+        (b"Pf\n3 2\nnan\n" + bytes(24), "has no PFM header"),
         (b"Pf\n3 2\n0\n" + bytes(24), "has no PFM header.*scale that is not 0"),
         (b"Pf\n3 2\n-1\n" + bytes(23), "is cut short.*24 bytes, 23 follow"),
         (b"Pf\n3 2\n-1\n" + bytes(28), "is too long"),
@@ -80,3 +82,5 @@ def test_damaged_files_are_named(content: bytes, message: str, tmp_path: Path) -
 def test_shapes_that_no_pfm_holds(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\[H, W\] or \[H, W, 3\], got \[2, 3, 4\]"):
         write_pfm(tmp_path / "a.pfm", np.zeros((2, 3, 4)))
+    with pytest.raises(ValueError, match=r"got \[0, 3\]"):
+        write_pfm(tmp_path / "a.pfm", np.zeros((0, 3)))
