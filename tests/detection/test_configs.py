@@ -17,6 +17,7 @@ from visionattn.attention.base import TokenMixer
 from visionattn.attention.efficient import EfficientAttention
 from visionattn.backbones.efficient_attention_places import efficient_attention_places
 from visionattn.engine.config import load_config
+from visionattn.engine.config_check import refuse_unknown
 from visionattn.registry import DATASETS, MODELS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -70,7 +71,9 @@ def test_files_were_found() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_model_runs_on_what_the_pipelines_make(path: Path) -> None:
-    config = shrunk(load_config(path))
+    config = load_config(path)
+    refuse_unknown(config)
+    config = shrunk(config)
     masks = config.model.head.get("mask") is not None
     assert config.train_dataloader.dataset.get("with_masks", False) == masks
     assert ("segm" in config.val_evaluator.iou_types) == masks

@@ -15,6 +15,6 @@ model = dict(
         frozen_stages=1,
         norm_eval=True,
     ),
-    neck=dict(type="visionattn.FPN", out_channels=256, extra_levels=dict(type="LastLevelMaxPool")),
+    neck=dict(type="visionattn.FPN", out_channels=256, extra_levels=dict(type="visionattn.LastLevelMaxPool")),
     head=dict(type="visionattn.RCNNHead", num_classes=80),
 )

@@ -2,6 +2,6 @@
 _base_ = ["faster_rcnn_r50_fpn.py"]
 model = dict(
     backbone=dict(out_indices=(2, 3, 4)),
-    neck=dict(extra_levels=dict(type="LastLevelP6P7")),
+    neck=dict(extra_levels=dict(type="visionattn.LastLevelP6P7")),
     head=dict(_delete_=True, type="visionattn.RetinaNetHead", num_classes=80),
 )
