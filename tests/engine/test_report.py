@@ -111,11 +111,11 @@ def test_many_classes_are_a_picture(tmp_path: Path) -> None:
 
 
 def test_other_metrics_have_no_direction_and_no_percent(tmp_path: Path) -> None:
-    write_log(tmp_path, "a", [*train(10), {"EPE": 2.0, "step": 10}, *train(20), {"EPE": 1.5, "step": 20}])
+    write_log(tmp_path, "a", [*train(10), {"runtime": 2.0, "step": 10}, *train(20), {"runtime": 1.5, "step": 20}])
     text = write_report(tmp_path).read_text()
-    assert "EPE, last" in text
-    assert "EPE, best" not in text
-    assert "EPE, %" not in text
+    assert "runtime, last" in text
+    assert "runtime, best" not in text
+    assert "runtime, %" not in text
 
 
 @pytest.mark.parametrize("content", [None, "empty"])

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
+from visionattn.engine.report_disparity import disparity_sections
 from visionattn.engine.report_evaluation import class_section, confusion_section, example_sections
 from visionattn.engine.run_record import RunRecord, environment, metrics_of, read_run
 from visionattn.registry import HOOKS
@@ -20,8 +21,12 @@ from visionattn.visualization.page import Html, details, element, figures, joine
 
 _MOST_LINES = 6
 _MOST_ROWS = 12
-_PERCENT = ("mIoU", "mAcc", "aAcc", "mDice", "accuracy", "IoU", "Dice", "Acc")
-_HIGHER_IS_BETTER = (*_PERCENT, "mAP", "AP")
+_SHARES = ("mIoU", "mAcc", "aAcc", "mDice", "accuracy", "IoU", "Dice", "Acc")
+_HIGHER_IS_BETTER = (*_SHARES, "mAP", "AP")
+_ERROR_SHARES = ("D1", "bad-")
+_LOWER_IS_BETTER = ("EPE", *_ERROR_SHARES)
+_PERCENT = (*_SHARES, *_ERROR_SHARES)
+_POOLED = "-pixels"  # ends the names of a disparity's figures that the evaluation's own section has
 
 
 @HOOKS.register_module()
@@ -87,6 +92,7 @@ def report(record: RunRecord, name: str) -> str:
         figures(_headline(record)),
         *_curves(record),
         *_evaluations(record),
+        *disparity_sections(record),
         *class_section(record),
         *confusion_section(record),
         *example_sections(record),
@@ -127,8 +133,8 @@ def _headline(record: RunRecord) -> list[tuple[str, str]]:
     if record.evaluations:
         main = next(iter(metrics_of(record.evaluations[-1])))
         numbers.append((f"{main}, last", _number(metrics_of(record.evaluations[-1])[main], main)))
-        if _higher_is_better(main) and len(record.evaluations) > 1:
-            best = max(record.evaluations, key=lambda line: _finite(metrics_of(line).get(main)))
+        if _sign(main) and len(record.evaluations) > 1:
+            best = max(record.evaluations, key=lambda line: _finite(metrics_of(line).get(main), main))
             numbers.append((f"{main}, best (at {best['step']:,})", _number(best[main], main)))
     if record.train:
         done, planned = _iterations(record), record.facts.get("iterations")
@@ -155,6 +161,7 @@ def _curves(record: RunRecord) -> list[Html]:
     charts.append(_chart("Loss", [line for line in lines if line], "loss", positive=True))
     charts.append(_chart("Learning rate", [_line(record.train, "lr")], "learning rate"))
     metrics = list(dict.fromkeys(name for line in record.evaluations for name in metrics_of(line)))
+    metrics = [name for name in metrics if not name.endswith(_POOLED)]
     if len(record.evaluations) > 1:
         percents = [name for name in metrics if _is_percent(name)]
         charts.append(_chart("Validation", [_line(record.evaluations, name) for name in percents], "%"))
@@ -199,17 +206,18 @@ def _evaluations(record: RunRecord) -> list[Html]:
     if not record.evaluations:
         return []
     names = list(dict.fromkeys(name for line in record.evaluations for name in metrics_of(line)))
+    names = [name for name in names if not name.endswith(_POOLED)]
     best = {
-        name: max(_finite(line.get(name)) for line in record.evaluations)
+        name: max(_finite(line.get(name), name) for line in record.evaluations)
         for name in names
-        if _higher_is_better(name) and len(record.evaluations) > 1
+        if _sign(name) and len(record.evaluations) > 1
     }
 
     def cell(line: Mapping[str, float], name: str) -> object:
         if name not in line:
             return ""
         written = _number(line[name], name)
-        return element("b", written) if line[name] == best.get(name) else written
+        return element("b", written) if name in best and _finite(line[name], name) == best[name] else written
 
     rows = [[f"{int(line['step']):,}", *(cell(line, name) for name in names)] for line in record.evaluations]
     headings = ["iteration", *(f"{name}, %" if _is_percent(name) else name for name in names)]
@@ -257,13 +265,17 @@ def _is_percent(name: str) -> bool:
     return name.rpartition("/")[2].startswith(_PERCENT)
 
 
-def _higher_is_better(name: str) -> bool:
+def _sign(name: str) -> int:
+    """1 where a higher value is better, -1 where a lower one is, 0 where that is not known."""
     last = name.rpartition("/")[2]
-    return last.startswith(_HIGHER_IS_BETTER) or "mAP" in last
+    if last.startswith(_LOWER_IS_BETTER):
+        return -1
+    return int(last.startswith(_HIGHER_IS_BETTER) or "mAP" in last)
 
 
-def _finite(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else -math.inf
+def _finite(value: float | None, name: str) -> float:
+    """The higher, the better; -inf for what is no number."""
+    return _sign(name) * value if value is not None and math.isfinite(value) else -math.inf
 
 
 def _number(value: float, name: str) -> str:

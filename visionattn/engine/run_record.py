@@ -36,6 +36,8 @@ class RunRecord:
         classes: of evaluation/classes.json; {} if there is none.
         confusion: [K, K] pixels, rows the truth; None if there is none.
         images: of evaluation/images.json, a dict of scores an image.
+        disparity: of evaluation/disparity_*.json, one for each protocol.
+        pictures: of the folder pictures.
         examples: (what, score, tiles) of evaluated samples, worst first; a tile is its title and file.
         number: how many of the best and worst examples a reader should see.
         checkpoints: names with their sizes in bytes.
@@ -48,6 +50,8 @@ class RunRecord:
     classes: dict[str, Any] = field(default_factory=dict)
     confusion: NDArray[np.int64] | None = None
     images: list[dict[str, Any]] = field(default_factory=list)
+    disparity: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
     number: int = 4
     checkpoints: list[tuple[str, int]] = field(default_factory=list)
@@ -73,6 +77,9 @@ def read_run(work_dir: str | Path) -> RunRecord:
     record.config = configs[0].read_text(encoding="utf-8") if configs else ""
     record.classes = _json(evaluation / "classes.json", {})
     record.images = _json(evaluation / "images.json", [])
+    found = (_json(path, {}) for path in sorted(evaluation.glob("disparity_*.json")))
+    record.disparity = [content for content in found if "figures" in content]
+    record.pictures = sorted((work_dir / "pictures").glob("*.png"))
     if (evaluation / "confusion_matrix.npy").is_file():
         record.confusion = np.load(evaluation / "confusion_matrix.npy", allow_pickle=False)
     _add_examples(record, evaluation / "examples")

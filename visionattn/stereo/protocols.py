@@ -125,7 +125,8 @@ def _mean(sums: Tensor) -> dict[str, float]:
 
 def _figures(means: Tensor) -> dict[str, float]:
     named = dict(zip(_ERRORS, means.tolist(), strict=True))
-    return {"EPE": named.pop("absolute"), **{name: 100 * share for name, share in named.items()}}
+    first = {"EPE": named.pop("absolute"), "D1": 100 * named.pop("D1")}
+    return {**first, **{name: 100 * share for name, share in named.items()}}
 
 
 PROTOCOLS = {
