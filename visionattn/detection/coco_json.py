@@ -84,12 +84,7 @@ def collected(content: Any, path: str) -> CocoJson:
             continue
         found.annotations[annotation["image_id"]].append(annotation)
         if not inside(annotation, found.images[annotation["image_id"]]):
-            x, y, width, height = annotation["bbox"]
-            image = found.images[annotation["image_id"]]
-            found.degenerate.append(
-                f"annotation {annotation.get('id')} of {file_name(image)}: x {x:g}, y {y:g}, width {width:g}, "
-                f"height {height:g} in {image['width']} x {image['height']}"
-            )
+            found.degenerate.append(box_line(annotation, found.images[annotation["image_id"]]))
     return found
 
 
@@ -111,10 +106,22 @@ def corners(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[fl
     )
 
 
+def box_line(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> str:
+    """The box as a line for people."""
+    x, y, width, height = annotation["bbox"]
+    return (
+        f"annotation {annotation.get('id')} of {file_name(image)}: x {x:g}, y {y:g}, width {width:g}, "
+        f"height {height:g} in {image['width']} x {image['height']}"
+    )
+
+
 def inside(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
     """Whether its box has an area in the image, also as float32."""
-    left, top, right, bottom = np.array(corners(annotation, image), np.float32)
-    return bool(right > left and bottom > top)
+    left, top, right, bottom = corners(annotation, image)
+    if right - left > 0.01 and bottom - top > 0.01:  # float32 is finer than that, and rounding takes a while
+        return True
+    left, top, right, bottom = np.array((left, top, right, bottom), np.float32).tolist()
+    return right > left and bottom > top
 
 
 def label_order(categories: Mapping[int, str], classes: Iterable[str] | None, path: str) -> dict[int, int]:
