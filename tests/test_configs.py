@@ -168,7 +168,8 @@ def test_every_other_part_is_known(path):
         for hook in config.custom_hooks:
             HOOKS.build(hook)
         for part in ("val_evaluator", "test_evaluator"):
-            METRICS.build(config[part])
+            for metric in config[part] if isinstance(config[part], list) else [config[part]]:
+                METRICS.build(metric)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
