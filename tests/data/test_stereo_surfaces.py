@@ -9,7 +9,7 @@ import pytest
 
 from visionattn.data.stereo_boxes import box_faces
 from visionattn.data.stereo_scenes import bulging, folded, tilted
-from visionattn.data.stereo_surfaces import STEEPEST, Plane, Quadric, Surface, Waves, left_of
+from visionattn.data.stereo_surfaces import STEEPEST, Plane, Quadric, Surface, Waves
 
 SURFACES: dict[str, tuple[Surface, object]] = {
     "plane": (Plane(12.0, 0.3, -0.1), lambda x, y: 12 + 0.3 * x - 0.1 * y),
@@ -57,14 +57,16 @@ def test_the_right_view_sees_a_point_where_its_disparity_puts_it(name: str) -> N
     surface, formula = SURFACES[name]
     columns, rows = np.linspace(11, 99, 23), np.arange(3, 77, 9)
     in_right = np.array([[x - formula(x, y) for x in columns] for y in rows], np.float32)
-    found = left_of(surface, in_right, rows.astype(np.float32)[:, None], (0.0, 110.0))
+    found = surface.left_of(in_right, rows.astype(np.float32)[:, None])
     np.testing.assert_allclose(found, np.broadcast_to(columns, found.shape), atol=2e-3)
 
 
-def test_beyond_its_bounds_a_surface_is_at_them() -> None:
+def test_far_from_a_surface_the_right_view_stays_on_its_side() -> None:
+    x, y = _grid(np.array([-500.0, -150.0, 250.0, 900.0]), np.array([40]))
     for surface, _ in SURFACES.values():
-        x, y = _grid(np.array([-500.0, 900.0]), np.array([40]))
-        np.testing.assert_array_equal(left_of(surface, x, y, (10.0, 100.0)), [[10, 100]])
+        found = surface.left_of(x, y)[0]
+        assert (found[:2] < 10).all()
+        assert (found[2:] > 100).all()
 
 
 @pytest.mark.parametrize("make", ["tilted", "bulging", "folded"])
@@ -85,6 +87,7 @@ def test_random_surfaces_keep_to_their_room_and_are_not_too_steep(make: str) -> 
         disparity = surface.disparity(x, y)
         spans.append(float(np.abs(disparity - middle).max() / room))
         steepest.append(float(np.abs(surface.slope(x, y)).max()))
+        np.testing.assert_allclose(surface.left_of(x - disparity, y), np.broadcast_to(x, disparity.shape), atol=5e-3)
     assert max(spans) <= 1.001
     assert max(steepest) <= STEEPEST + 1e-3
     assert np.mean(spans) > 0.3, "surfaces are flat"

@@ -29,7 +29,7 @@ def final_pass(rng: np.random.Generator, views: StereoViews, asymmetry: float = 
     if rng.random() < 0.35:
         for _ in range(int(rng.integers(1, 7))):
             _glare(rng, pictures, views.disparity)
-    blur, noise = max(0.0, rng.uniform(-0.5, 1.2)), max(0.0, rng.uniform(-1, 4))
+    blur, noise = max(0.0, rng.uniform(-0.8, 1.0)), max(0.0, rng.uniform(-1, 4))
     gain, gamma = rng.uniform(0.75, 1.15), rng.uniform(0.8, 1.25)
     taken = []
     for picture in pictures:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionattn.data.stereo_scenes import Layer, StereoScene, compose_stereo
-from visionattn.data.stereo_surfaces import Map, Plane, left_of
+from visionattn.data.stereo_surfaces import Map, Plane
 from visionattn.data.stereo_textures import Tile, draw_tile
 
 Image = NDArray[np.uint8]
@@ -59,10 +59,7 @@ class _View:
         """The layer's disparity at (x, y) of this view, and whether there is anything of it; x and y broadcast."""
         if not self.right:
             return layer.surface.disparity(x, y), layer.covers(x, y)
-        bounds = (-np.inf, np.inf)
-        if layer.cover is not None:
-            bounds = layer.corner[0], layer.corner[0] + layer.cover.shape[1] - 1
-        in_left = left_of(layer.surface, x, y, bounds)
+        in_left = layer.surface.left_of(x, y)
         return in_left - x, layer.covers(in_left, y)
 
     def paint(self, layer: Layer) -> None:
@@ -180,7 +177,7 @@ def _texture(layer: Layer, tile: Tile, view: _View, window: tuple[slice, slice])
     if flat or not view.right:
         texels = layer.texels
         if flat and view.right:
-            texels = texels @ [flat.left_of(), [0, 1, 0], [0, 0, 1]]
+            texels = texels @ [flat.left_of_terms(), [0, 1, 0], [0, 0, 1]]
         texels = texels @ [[1, 0, columns.start], [0, 1, rows.start], [0, 0, 1]]
         size = columns.stop - columns.start, rows.stop - rows.start
         texture = cv2.warpAffine(tile, texels, size, None, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, _MIRROR)

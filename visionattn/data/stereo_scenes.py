@@ -229,8 +229,9 @@ def _textured(
     rng: np.random.Generator, space: _Space, surface: Surface, cover: Mask | None, corner: tuple[int, int]
 ) -> Layer:
     """A layer with a texture of its own, turned and scaled at random, as large as the layer."""
-    scale = rng.uniform(0.5, 1.15)
+    scale = rng.uniform(0.6, 1.3)
     if cover is None:
+        scale *= 0.7  # what is far is seen as well, and its texture is large
         rows, columns = space.size[0], math.ceil(space.reach) + 1
         turn = rng.uniform(-0.4, 0.4)
     else:

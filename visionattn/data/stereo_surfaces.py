@@ -19,7 +19,7 @@ Map = NDArray[np.float32]
 STEEPEST = 0.6
 """No surface's disparity changes by more than this per pixel along x, where it is covered."""
 
-_NEWTON_STEPS = 5
+_NEWTON_STEPS = 4
 
 
 class Surface(Protocol):
@@ -29,6 +29,13 @@ class Surface(Protocol):
 
     def slope(self, x: Map, y: Map) -> Map:
         """The derivative of the disparity along x."""
+        ...
+
+    def left_of(self, x_right: Map, y: Map) -> Map:
+        """The x of the left view whose point the right view sees at x_right: x - disparity(x, y) = x_right.
+
+        Far from where the surface is covered, anything on the same side of it.
+        """
         ...
 
 
@@ -46,8 +53,12 @@ class Plane:
     def slope(self, x: Map, y: Map) -> Map:
         return np.full(np.broadcast_shapes(x.shape, y.shape), self.right, np.float32)
 
-    def left_of(self) -> tuple[float, float, float]:
-        """(a, b, c) of a * x_right + b * y + c, the x of the left view whose point the right view sees at x_right."""
+    def left_of(self, x_right: Map, y: Map) -> Map:
+        rate, down, at = self.left_of_terms()
+        return np.float32(rate) * x_right + (np.float32(down) * y + np.float32(at))
+
+    def left_of_terms(self) -> tuple[float, float, float]:
+        """(a, b, c) of `left_of` = a * x_right + b * y + c."""
         rate = 1 / (1 - self.right)
         return rate, self.down * rate, self.at * rate
 
@@ -72,6 +83,15 @@ class Quadric:
         u, v = self._within(x, y)
         return self.plane.right - np.float32(2 * self.height / self.radii[0]) * u + np.zeros_like(v)
 
+    def left_of(self, x_right: Map, y: Map) -> Map:
+        # With t = x - center: bend t^2 + rate t = rest, the root that stays finite where bend is 0.
+        rate, bend = 1 - self.plane.right, self.height / self.radii[0] ** 2
+        v = (y - np.float32(self.center[1])) / np.float32(self.radii[1])
+        at = self.plane.at + self.height - self.center[0] * rate
+        rest = x_right + (np.float32(self.plane.down) * y + np.float32(at) - np.float32(self.height) * (v * v))
+        root = np.sqrt(np.maximum(np.float32(rate * rate) + np.float32(4 * bend) * rest, 0))
+        return 2 * rest / (np.float32(rate) + root) + np.float32(self.center[0])
+
     def _within(self, x: Map, y: Map) -> tuple[Map, Map]:
         u = (x - np.float32(self.center[0])) / np.float32(self.radii[0])
         v = (y - np.float32(self.center[1])) / np.float32(self.radii[1])
@@ -95,26 +115,12 @@ class Waves:
         steepness = self.height * math.tau / self.length * math.cos(self.angle)
         return self.plane.right + np.float32(steepness) * np.cos(self._turns(x, y))
 
+    def left_of(self, x_right: Map, y: Map) -> Map:
+        x = self.plane.left_of(x_right, y)
+        for _ in range(_NEWTON_STEPS):
+            x = x + (x_right + self.disparity(x, y) - x) / (1 - self.slope(x, y))
+        return x
+
     def _turns(self, x: Map, y: Map) -> Map:
         across, down = math.cos(self.angle) * math.tau / self.length, math.sin(self.angle) * math.tau / self.length
         return np.float32(across) * x + (np.float32(down) * y + np.float32(self.phase))
-
-
-def left_of(surface: Surface, x_right: Map, y: Map, bounds: tuple[float, float]) -> Map:
-    """The x of the left view whose point the right view sees at x_right: x - disparity(x, y) = x_right.
-
-    Args:
-        surface: what is seen.
-        x_right, y: coordinates in the right view.
-        bounds: the least and largest x there can be; beyond them the answer is one of the two.
-    """
-    if isinstance(surface, Plane):
-        rate, down, at = surface.left_of()
-        x = np.float32(rate) * x_right + (np.float32(down) * y + np.float32(at))
-        return np.asarray(np.clip(x, *bounds), np.float32)
-    low, high = np.float32(bounds[0]), np.float32(bounds[1])
-    x = np.clip(x_right + surface.disparity(x_right, y), low, high)
-    for _ in range(_NEWTON_STEPS):
-        x += (x_right + surface.disparity(x, y) - x) / (1 - surface.slope(x, y))
-        np.clip(x, low, high, out=x)
-    return x

@@ -116,21 +116,18 @@ def draw_patterns(rng: np.random.Generator, number: int, side: int) -> list[Patt
 
 def draw_tile(rng: np.random.Generator, patterns: Sequence[Pattern], size: tuple[int, int]) -> Tile:
     """A coloured tile [H, W, 3] of these patterns: one, enlarged, in a palette; often patches of another; all under the
-    fine detail of a third and a light that changes across the tile. A seventh of all are almost plain."""
-    plain = rng.random() < 1 / 7
+    fine detail of a third and a light that changes across the tile. A sixth of all are almost plain."""
+    plain = rng.random() < 1 / 6
     contrast = rng.uniform(0.02, 0.2) if plain else rng.uniform(0.5, 1.0)
-    tile = cv2.LUT(cv2.merge([_crop(rng, patterns, size, rng.uniform(1, 3))] * 3), _palette(rng, contrast))
+    tile = cv2.applyColorMap(_crop(rng, patterns, size, rng.uniform(1, 3)), _palette(rng, contrast))
     if not plain and rng.random() < 0.5:
         patches = _crop(rng, patterns, size, rng.uniform(1, 3)) > rng.integers(110, 190)
-        other = cv2.LUT(cv2.merge([_crop(rng, patterns, size, 1.0)] * 3), _palette(rng, contrast))
+        other = cv2.applyColorMap(_crop(rng, patterns, size, 1.0), _palette(rng, contrast))
         cv2.copyTo(other, patches.view(np.uint8), tile)
-    light = _crop(rng, patterns, size, 1.0).astype(np.float32)
-    light -= 128
-    light *= np.float32(rng.uniform(0.0, 0.08) if plain else rng.uniform(0.1, 0.7))
-    light += np.float32(128)
-    light += np.float32(rng.uniform(0, 50)) * noise(rng, size, max(size) / 2)
-    lights = cv2.merge([cv2.convertScaleAbs(np.maximum(light, 8))] * 3)
-    return np.asarray(cv2.multiply(tile, lights, scale=1 / 128), np.uint8)
+    share = rng.uniform(0.0, 0.08) if plain else rng.uniform(0.1, 0.7)
+    fall = cv2.convertScaleAbs(noise(rng, size, max(size) / 2), alpha=rng.uniform(0, 50), beta=128)
+    light = cv2.addWeighted(_crop(rng, patterns, size, 1.0), share, fall, 1, -128 * share)
+    return np.asarray(cv2.multiply(tile, cv2.merge([light] * 3), scale=1 / 128), np.uint8)
 
 
 def _crop(rng: np.random.Generator, patterns: Sequence[Pattern], size: tuple[int, int], scale: float) -> Pattern:
@@ -147,7 +144,7 @@ def _crop(rng: np.random.Generator, patterns: Sequence[Pattern], size: tuple[int
 
 
 def _palette(rng: np.random.Generator, contrast: float) -> NDArray[np.uint8]:
-    """A table [1, 256, 3] of a few related colours, dark to bright or mixed, drawn together to a share of contrast."""
+    """A table [256, 1, 3] of a few related colours, dark to bright or mixed, drawn together to a share of contrast."""
     count = int(rng.integers(2, 7))
     hue, spread = rng.random(), 0.05 if rng.random() < 0.7 else 0.5
     saturation = rng.beta(1.2, 2.5)
@@ -159,7 +156,7 @@ def _palette(rng: np.random.Generator, contrast: float) -> NDArray[np.uint8]:
     colours = np.array([colorsys.hsv_to_rgb(*hsv) for hsv in zip(hues, saturations, tones, strict=True)])
     middle = colours.mean(axis=0)
     colours = middle + contrast * (colours - middle)
-    table = cv2.resize(255 * colours[None], (256, 1), interpolation=cv2.INTER_LINEAR)
+    table = cv2.resize(255 * colours[:, None], (1, 256), interpolation=cv2.INTER_LINEAR)
     return np.round(table).astype(np.uint8)
 
 
