@@ -11,6 +11,7 @@ from pycocotools import mask as rle
 from visionattn.cli.main import main
 from visionattn.data.coco_objects import OBJECT_CLASSES, compose_objects, objects_in
 from visionattn.data.coco_scenes import CATEGORY_IDS, outline_polygons, run_lengths, write_coco
+from visionattn.data.findings import check_files
 from visionattn.data.scene_drawing import draw_scene
 from visionattn.data.scenes import class_label
 
@@ -150,6 +151,8 @@ def test_data_set_of_made_up_scenes(tree, tmp_path, monkeypatch):
 
     monkeypatch.setattr("visionattn.detection.made_up.write_coco", small)
     config = {"type": "visionattn.MadeUpCoco", "data_root": str(tmp_path / "missing"), "with_masks": True}
+    report = check_files(DATASETS.build({**config, "lazy_init": True}))  # before a training, too
+    assert (report.samples, report.checked) == (2, 2)
     data = DATASETS.build(config)
     assert len(data) == 2
     assert data.raw(0)["image"].shape == (64, 64, 3)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.logging import print_log
 
 from visionattn.data.coco_scenes import write_coco
 from visionattn.data.made_up_folder import RECORD
 from visionattn.detection.coco import CocoDetection, Pipeline
+from visionattn.detection.coco_json import CocoJson
 from visionattn.registry import DATASETS
 
 _SPLITS = ("train", "val")
@@ -56,8 +56,8 @@ class MadeUpCoco(CocoDetection):
             lazy_init=lazy_init,
         )
 
-    def load_data_list(self) -> list[dict[str, Any]]:
+    def annotations(self) -> CocoJson:
         if not (Path(self.data_root) / RECORD).is_file():
             print_log(f"writing made-up scenes to {self.data_root}", logger="current")
             write_coco(self.data_root)
-        return super().load_data_list()
+        return super().annotations()
