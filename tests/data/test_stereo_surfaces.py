@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -113,5 +114,12 @@ def test_boxes_are_cuboids_in_space() -> None:
             assert disparity.min() > 0
             assert disparity.max() < 64.5
             assert abs(plane.right) <= STEEPEST
+        if len(box) == 3:  # no seam between the faces: together they are one solid without a hole
+            whole = np.zeros((400, 400), np.uint8)
+            for _, mask, (left, top) in box:
+                window = whole[top + 60 : top + 60 + mask.shape[0], left + 60 : left + 60 + mask.shape[1]]
+                np.maximum(window, (mask >= 128).astype(np.uint8), out=window)
+            contours, _ = cv2.findContours(whole, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            assert len(contours) == 1
         cosines = np.array(normals) @ np.array(normals).T - np.eye(len(normals))
         assert np.abs(cosines).max() < 1e-3

@@ -99,14 +99,17 @@ def bar(half_length: float, width: float, turn: float) -> Points:
 
 
 def fill(contours: Sequence[Points]) -> Mask:
-    """The inside of the first polygon [K, 2] (x, y) but not of those within it, [2 R + 1, 2 R + 1] around (0, 0)."""
+    """The inside of the first polygon [K, 2] (x, y) but not of those within it, [2 R + 1, 2 R + 1] around (0, 0).
+
+    OpenCV's anti-aliased lines, which end it, reach up to a pixel over the outline.
+    """
     canvas, corner = _canvas(contours, 0)
     cv2.fillPoly(canvas, [_fixed(c + corner) for c in contours], 255, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
     return canvas
 
 
 def stroke(lines: Sequence[Points], width: float) -> Mask:
-    """Polylines [K, 2] (x, y), whole pixels thick, [2 R + 1, 2 R + 1] around (0, 0)."""
+    """Polylines [K, 2] (x, y), a pixel or two thicker than `width`, [2 R + 1, 2 R + 1] around (0, 0)."""
     canvas, corner = _canvas(lines, width)
     paths = [_fixed(line + corner) for line in lines]
     cv2.polylines(canvas, paths, False, 255, max(1, round(width)), lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
@@ -115,7 +118,7 @@ def stroke(lines: Sequence[Points], width: float) -> Mask:
 
 def _canvas(points: Sequence[Points], margin: float) -> tuple[Mask, float]:
     """An empty mask around the origin that has room for the points; and half its side."""
-    reach = math.ceil(max(float(np.abs(p).max()) for p in points) + margin) + 2
+    reach = math.ceil(max(float(np.abs(p).max()) for p in points) + margin) + 4
     return np.zeros((2 * reach + 1, 2 * reach + 1), np.uint8), float(reach)
 
 
