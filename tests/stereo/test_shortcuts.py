@@ -125,9 +125,9 @@ def test_volumes_stay_channels_last_between_the_layers() -> None:
             module.register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
     with torch.no_grad():
         network(*torch.randn(2, 1, 3, 64, 32))
-    # Below a number of planes and rows PyTorch's own convolutions answer channels first.
-    whole = {name: out for name, out in seen.items() if out.shape[2:] == (48, 16, 8)}
-    assert len(whole) == 23
+    # PyTorch's own convolutions answer channels first below a number of planes and rows, and with kernels of 1x1x1.
+    whole = {name: out for name, out in seen.items() if out.shape[2:] == (48, 16, 8) and "redir" not in name}
+    assert len(whole) == 17
     assert [n for n, out in whole.items() if not out.is_contiguous(memory_format=torch.channels_last_3d)] == []
 
 

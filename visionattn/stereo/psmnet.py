@@ -9,6 +9,7 @@ option (True for the checkpoints of 2018, False for that of 2021).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.registry import MODELS
+from visionattn.stereo.backbone_features import BackboneFeatures
 from visionattn.stereo.layers import (
     Trunk,
     check_pair,
@@ -45,8 +47,11 @@ class PSMNet(nn.Module):
         attention: what to insert where: "spp" (the features of each view, H / 4 x W / 4), "cost" (the cost volume,
             D / 4 x H / 4 x W / 4) or "hourglass" (the bottom of the first hourglass, a sixteenth of each axis).
         align_corners: of every interpolation.
+        backbone: as `create_backbone` takes it; it has a map of stride 4. With a feature pyramid behind, it takes the
+            place of the published feature extractor. Its weights are `feature_extraction.body`.
     Raises:
-        KeyError, TypeError, ValueError: a place that there is not, or attention as `build_attention`.
+        KeyError, TypeError, ValueError: a place that there is not, attention as `build_attention`, a backbone as
+            `create_backbone`.
     """
 
     divisor = 16
@@ -60,19 +65,27 @@ class PSMNet(nn.Module):
         *,
         attention: Mapping[str, AttentionConfig] | None = None,
         align_corners: bool = False,
+        backbone: str | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.max_disparity = max_disparity
         self.planes = disparity_planes(max_disparity, self.divisor)
         self.align_corners = align_corners
-        self.feature_extraction = PyramidFeatures(align_corners)
+        self.feature_extraction: PyramidFeatures | BackboneMap
+        if backbone is None:
+            self.feature_extraction = PyramidFeatures(align_corners)
+        else:
+            self.feature_extraction = BackboneMap(backbone, 32, (4,))
+            self.smallest = 32  # no pooling window is wider
         relu = nn.ReLU(inplace=True)
         first = nn.Sequential(VolumeConvolution(0, 32, 32, self.planes), nn.BatchNorm3d(32))
         self.dres0 = nn.Sequential(first, relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
         self.dres1 = nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1))
         self.dres2, self.dres3, self.dres4 = (Hourglass(32) for _ in range(3))
         self.classif1, self.classif2, self.classif3 = (scores_3d() for _ in range(3))
-        init_as_published(self)
+        for name, part in self.named_children():
+            if name != "feature_extraction" or backbone is None:  # a backbone starts as its authors have it
+                init_as_published(part)
         wanted = dict(attention or {})
         unknown = sorted(set(wanted) - set(_PLACES))
         if unknown:
@@ -85,7 +98,7 @@ class PSMNet(nn.Module):
         """Disparities [B, H, W] in float32 at least: of all three hourglasses in training, of the last one in eval.
 
         Args:
-            left, right: [B, 3, H, W] with ImageNet's mean and deviation; sides of 256 or more that 16 divides.
+            left, right: [B, 3, H, W] with ImageNet's mean and deviation; sides of `smallest` or more that 16 divides.
         Raises:
             ValueError: other shapes.
         """
@@ -135,6 +148,14 @@ class PyramidFeatures(Trunk):
             for branch in (self.branch4, self.branch3, self.branch2, self.branch1)
         ]
         return self.lastconv(torch.cat([fine, coarse, *pooled], dim=1))
+
+
+class BackboneMap(BackboneFeatures):
+    """A backbone and a feature pyramid on it: image [B, 3, H, W] -> [B, 32, H / 4, W / 4]."""
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # the only map, not a list of one
+        (feature,) = super().forward(image)
+        return feature
 
 
 class Hourglass(nn.Module):
