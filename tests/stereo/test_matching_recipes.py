@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.dataset import Compose
 
+import visionattn
 from visionattn.engine.config import load_config
 from visionattn.registry import DATASETS, METRICS, MODELS
 
@@ -74,3 +75,17 @@ def test_it_trains_and_predicts(path: Path, raw: dict[str, Any]) -> None:
         metric = METRICS.build(cfg)
         metric.process({}, [predicted.to_dict()])
         assert metric.evaluate(1)[f"{cfg.protocol}/EPE"] >= 0
+
+
+def test_an_official_checkpoint_predicts_by_its_recipe(raw: dict[str, Any], tmp_path: Path) -> None:
+    """The file holds the network alone, under "module."; the recipe wraps it."""
+    network = MODELS.build({"type": "visionattn.RAFTStereo", "iterations": 2}).eval()
+    torch.save({f"module.{key}": value for key, value in network.state_dict().items()}, tmp_path / "official.pth")
+    recipe = next(path for path in FILES if path.stem.startswith("raft-stereo_"))
+    config = load_config(recipe, {"model.network.iterations": 2})
+    left, right = (raw[name][:64, :96] for name in ("left", "right"))
+    (sample,) = visionattn.predict(config, tmp_path / "official.pth", (left, right))
+    views = (torch.from_numpy(view.copy()).permute(2, 0, 1)[None] / 127.5 - 1 for view in (left, right))
+    with torch.no_grad():
+        wanted = network(*views)[-1][0]
+    torch.testing.assert_close(sample.predicted, wanted, rtol=1e-4, atol=1e-4)

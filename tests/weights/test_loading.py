@@ -41,6 +41,18 @@ def test_state_dicts_are_found(key: str | None, wrapped: bool, tmp_path: Path) -
     _assert_loaded(net, state)
 
 
+def test_weights_of_a_models_only_part_load_into_it(tmp_path: Path) -> None:
+    """As those of a stereo network into what pads its images and computes its loss."""
+    state = _changed()
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "official.pth")
+    matcher = nn.ModuleDict({"network": _net()})
+    assert load_checkpoint(matcher, tmp_path / "official.pth").complete
+    _assert_loaded(matcher["network"], state)
+    other = nn.ModuleDict({"network": _net(), "head": nn.Linear(2, 2)})
+    with pytest.raises(ValueError, match="belong to another model than ModuleDict"):
+        load_checkpoint(other, tmp_path / "official.pth")
+
+
 def test_safetensors_and_the_legacy_format_load(tmp_path: Path) -> None:
     state = _changed()
     save_file(state, tmp_path / "net.safetensors")

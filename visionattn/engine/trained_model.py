@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 
 from visionattn.engine.config import import_scope, load_config
 from visionattn.registry import MODELS
-from visionattn.weights.loading import load_state_dict
+from visionattn.weights.loading import fitted, load_state_dict
 from visionattn.weights.reading import find_state_dict, read_checkpoint
 
 
@@ -45,7 +45,7 @@ class TrainedModel:
             self.model = MODELS.build(_model_config(self.config))
         try:
             plain = self.model.module if isinstance(self.model, BaseTTAModel) else self.model
-            load_state_dict(plain, find_state_dict(content))
+            load_state_dict(plain, fitted(plain, find_state_dict(content)).state)
         except ValueError as error:
             raise ValueError(f"{checkpoint}: {error}") from error
         self.model.to(self.device).eval()

@@ -112,6 +112,7 @@ class Fitted(NamedTuple):
 def fitted(model: nn.Module, state: Mapping[str, Any]) -> Fitted:
     """The state under the model's names, and for its window and image size."""
     own: Mapping[str, Any] = model.state_dict()
+    state = _under_its_only_part(own, state)
     source, wanted = detect(state), detect(own)
     dialect = None
     if source is not None and wanted is not None:
@@ -123,6 +124,20 @@ def fitted(model: nn.Module, state: Mapping[str, Any]) -> Fitted:
     changed = resized(model, own, state)
     shapes = {name: f"{list(state[name].shape)} to {list(value.shape)}" for name, value in changed.items()}
     return Fitted(_copied(state, {**state, **changed}), dialect, shapes)
+
+
+def _under_its_only_part(own: Mapping[str, Any], state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state with "network." before its names, if all that a model has lies there and the file has it from there."""
+    prefix = next(iter(own), "").partition(".")[0] + "."
+    if not all(name.startswith(prefix) for name in own) or any(str(name).startswith(prefix) for name in state):
+        return state
+    if not any(f"{prefix}{name}" in own for name in state):
+        return state
+    metadata = getattr(state, "_metadata", None)
+    found = OrderedDict((f"{prefix}{name}", value) for name, value in state.items())
+    if metadata is not None:
+        found._metadata = {f"{prefix}{name}".rstrip("."): value for name, value in metadata.items()}  # type: ignore[attr-defined]
+    return found
 
 
 def _renamed(state: Mapping[str, Any], source: Spoken, wanted: Spoken) -> Mapping[str, Any]:
