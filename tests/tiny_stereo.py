@@ -83,6 +83,7 @@ def tiny_pair(index: int, known: bool = True) -> dict[str, Any]:
     texture = cv2.GaussianBlur(texture, (0, 0), 1.0)
     texture[..., 0] = disparity
     left, right = (np.ascontiguousarray(view) for view in (texture[:, :-disparity], texture[:, disparity:]))
+    right[..., 0] = 100  # red tells the two apart
     raw = {"left": left, "right": right, "name": f"{index:06d}_10"}
     if known:
         truth = np.full(SIZE, disparity, np.float32)

@@ -76,6 +76,12 @@ def test_errors_have_kittis_colours(scale: float) -> None:
     assert len(found) > 15, "hardly any colour was tried"
 
 
+def test_a_bound_is_the_first_error_of_the_next_colour() -> None:
+    errors = np.array([[3 * row[0] for row in KITTI[1:]]])
+    picture = error_picture(10 + errors, np.full_like(errors, 10.0))
+    assert [tuple(colour) for colour in picture[0].tolist()] == [row[2:] for row in KITTI[1:]]
+
+
 def test_what_d1_counts_is_red_and_nothing_else() -> None:
     truth = np.array([[10.0, 10.0, 100.0, 100.0, 100.0, 0.0]])
     disparity = np.array([[12.9, 13.1, 104.9, 105.1, np.nan, 0.0]])
