@@ -111,7 +111,7 @@ def test_middleburys_evaluation(below: str, tmp_path: Path) -> None:
             write_views(folder / "im0.png", folder / "im1.png", key)
             if split == "trainingQ":
                 values = np.full((HEIGHT, WIDTH), key / 4, np.float32)
-                values[:, 0] = np.inf
+                values[:, 0] = np.inf, np.inf, 0, np.inf, np.inf
                 write_pfm(folder / "disp0GT.pfm", values)
                 write_map(folder / "disp1GT.pfm", key / 4 + 1)
                 write_marks(folder / "mask0nocc.png", (0, 128, 128, 255, 255))
@@ -177,10 +177,14 @@ def test_eth3d(truth: str, tmp_path: Path) -> None:
             write_image(folder / "im0.png", key, (HEIGHT, WIDTH))  # grey
             write_image(folder / "im1.png", key + 1, (HEIGHT, WIDTH))
             if split == "training":
-                write_map(tmp_path / truth / scene / "disp0GT.pfm", key / 4)
+                values = np.full((HEIGHT, WIDTH), key / 4, np.float32)
+                values[0, :2] = np.inf, 0
+                (tmp_path / truth / scene).mkdir(parents=True, exist_ok=True)
+                write_pfm(tmp_path / truth / scene / "disp0GT.pfm", values)
                 write_marks(tmp_path / truth / scene / "mask0nocc.png", (255, 0))
     training = ETH3D(str(tmp_path), "training")
     assert look(training) == ["delivery_area_1l", "terrains_2s"]
+    assert training.raw(1)["valid"].sum() == HEIGHT * WIDTH - 2
     assert training.raw(1)["nonoccluded"][:, :2].tolist() == [[True, False]] * HEIGHT
     test = ETH3D(str(tmp_path), "test")
     assert look(test) == ["delivery_area_1l", "terrains_2s"]

@@ -102,10 +102,25 @@ def test_one_part_needs_no_other(tmp_path: Path) -> None:
     makers_tree(tmp_path, "finalpass")
     (tmp_path / "Driving").rename(tmp_path / "elsewhere")
     assert len(SceneFlow(str(tmp_path), "train", parts=["FlyingThings3D", "Monkaa"])) == 6
-    with pytest.raises(FileNotFoundError, match=r"Scene Flow's Driving, finalpass: no folder .*Driving.*; data_root is"):
+    with pytest.raises(
+        FileNotFoundError, match=r"Scene Flow's Driving, finalpass: no folder .*Driving.*; data_root is"
+    ):
         SceneFlow(str(tmp_path), "train")
     with pytest.raises(FileNotFoundError, match=r"no folder .*frames_cleanpass"):
         SceneFlow(str(tmp_path), "test", "cleanpass")
+
+
+def test_masks_of_what_is_hidden_where_there_are_any(tmp_path: Path) -> None:
+    makers_tree(tmp_path, "finalpass")
+    assert "nonoccluded" not in SceneFlow(str(tmp_path), "test").raw(0)
+    for folder, frame in FLYING["TEST"]:
+        mask = tmp_path / "FlyingThings3D/disparity_occlusions/TEST" / folder / "left" / f"{frame}.png"
+        write_image(mask, 255 if frame == "0006" else 0, (5, 8))
+    test = SceneFlow(str(tmp_path), "test")
+    assert [test.raw(index)["nonoccluded"].all() for index in range(2)] == [False, True]
+    mask.unlink()
+    with pytest.raises(FileNotFoundError, match=r"SceneFlow lacks .*disparity_occlusions/TEST/C/0149/left/0015\.png"):
+        SceneFlow(str(tmp_path), "test")
 
 
 def test_webp_images_beside_png_ones(tmp_path: Path) -> None:

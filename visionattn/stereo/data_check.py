@@ -150,12 +150,13 @@ def _range(seen: _Seen) -> list[Finding]:
 
 def _swapped(dataset: StereoPairs, pairs: Sequence[PairFiles]) -> list[Finding]:
     """A warning about pairs whose images match the other way round."""
-    cases = []
+    cases, read = [], 0
     for files in pairs:
         try:
             sample = read_pair(files, dataset.truth)
         except (OSError, ValueError):
             continue  # found already, or by --decode
+        read += 1
         backwards = matches_backwards(sample)
         if "disparity" not in sample:
             backwards = looks_swapped(sample["left"], sample["right"])
@@ -163,7 +164,7 @@ def _swapped(dataset: StereoPairs, pairs: Sequence[PairFiles]) -> list[Finding]:
             cases.append(f"{files.left}, {files.right}")
     if not cases:
         return []
-    message = f"{len(cases)} of {len(pairs)} pairs looked at match{'es' if len(cases) == 1 else ''} the other way round"
+    message = f"{len(cases)} of {read} pairs looked at match{'es' if len(cases) == 1 else ''} the other way round"
     return [Finding("warning", "swapped", message, tuple(cases), "are the left and the right image swapped?")]
 
 

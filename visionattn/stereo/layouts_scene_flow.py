@@ -1,6 +1,7 @@
 """The trees in which Scene Flow is kept: as its makers, PSMNet and GwcNet have it.
 
     FlyingThings3D/{frames_cleanpass,frames_finalpass,disparity}/{TRAIN,TEST}/{A,B,C}/0000/{left,right}/0006.{png,pfm}
+        and, in few copies, disparity_occlusions/... as the subset has them
     Monkaa/{frames_...,disparity}/SCENE/{left,right}/0000.{png,pfm}
     Driving/{frames_...,disparity}/{15,35}mm_focallength/scene_{back,for}wards/{fast,slow}/{left,right}/0001.{png,pfm}
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from visionattn.stereo.layouts import need_folder, view_folders, view_names
 from visionattn.stereo.samples import PairFiles
@@ -35,7 +37,8 @@ def scene_flow_pairs(
         FileNotFoundError: a folder of a part is missing.
     """
     found: dict[str, list[PairFiles]] = {part: [] for part in parts}
-    for part, images, disparity, inside in _trees(root, split, image_pass, parts):
+    for part, images, disparity, occlusions, inside in _trees(root, split, image_pass, parts):
+        masked = occlusions.is_dir()
         need_folder(images, f"Scene Flow's {part or 'tree'}, {image_pass}", _ADVICE)
         need_folder(disparity, f"Scene Flow's {part or 'tree'}, disparity", _ADVICE)
         for folder in view_folders(images):
@@ -52,6 +55,7 @@ def scene_flow_pairs(
                         right=str(right / name),
                         disparity=str(disparity / folder / "left" / f"{stem}.pfm"),
                         right_disparity=str(disparity / folder / "right" / f"{stem}.pfm") if right_disparity else None,
+                        nonoccluded=(str(occlusions / folder / "left" / f"{stem}.png"),) if masked else (),
                     )
                 )
     return found
@@ -63,27 +67,50 @@ _ADVICE = (
 )
 
 
-def _trees(root: Path, split: str, image_pass: str, parts: Sequence[str]) -> Iterator[tuple[str, Path, Path, str]]:
-    """(part, or "" where the scenes tell; its images; its disparities; where both are within the part)."""
+class _Tree(NamedTuple):
+    """Where scenes lie.
+
+    Attributes:
+        part: theirs; "" where the scenes' own names tell.
+        images, disparity: the folders that the scenes begin in.
+        occlusions: that of the masks of what is hidden, which few copies have.
+        inside: where the three are within the part.
+    """
+
+    part: str
+    images: Path
+    disparity: Path
+    occlusions: Path
+    inside: str
+
+
+def _trees(root: Path, split: str, image_pass: str, parts: Sequence[str]) -> Iterator[_Tree]:
     there = {entry.name.lower(): entry for entry in root.iterdir()} if root.is_dir() else {}
     wanted = [part for part in parts if split == "TRAIN" or part == _TEST_PART]
-    if any(part.lower() in there for part in PARTS) or _frames(root, image_pass) is None:
+    tree = _frames(root, image_pass)
+    if tree is None or any(part.lower() in there for part in PARTS):
         for part in wanted:
             folder = there.get(part.lower(), root / part)
             inside = split if part == _TEST_PART else "."
             images = _frames(folder, image_pass) or folder / f"frames_{image_pass}"
-            yield part, images / inside, folder / "disparity" / inside, inside
+            yield _Tree(
+                part, images / inside, folder / "disparity" / inside, folder / "disparity_occlusions" / inside, inside
+            )
         return
-    tree = _frames(root, image_pass)
-    assert tree is not None
-    disparity = there.get("frames_disparity", root / "disparity")
+    disparity, occlusions = there.get("frames_disparity", root / "disparity"), root / "disparity_occlusions"
     beside = [part for part in PARTS[1:] if f"{part.lower()}_disparity" in there]
     if not beside or _TEST_PART in wanted:
-        yield ("" if not beside else _TEST_PART), tree / split, disparity / split, split
+        yield _Tree(_TEST_PART if beside else "", tree / split, disparity / split, occlusions / split, split)
     for part in beside:
         if part in wanted:
-            prefix = part.lower()
-            yield part, root / f"{prefix}_frames_{image_pass}", root / f"{prefix}_disparity", "."
+            prefix = root / part.lower()
+            yield _Tree(
+                part,
+                Path(f"{prefix}_frames_{image_pass}"),
+                Path(f"{prefix}_disparity"),
+                Path(f"{prefix}_disparity_occlusions"),
+                ".",
+            )
 
 
 def _frames(folder: Path, image_pass: str) -> Path | None:

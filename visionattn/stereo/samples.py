@@ -104,11 +104,9 @@ def read_maps(files: PairFiles, truth: TruthFormat, size: tuple[int, int]) -> Ma
                 f"{files.disparity} has no valid pixel: nothing can be learned or scored there; replace the file, "
                 "leave it out of the list, or set skip_bad=True"
             )
-        np.putmask(maps["disparity"], ~maps["valid"], np.float32(0))
     if files.right_disparity is not None:
-        disparity, valid = truth.disparity(files.right_disparity)
-        _check_map(files, files.right_disparity, disparity, size)
-        maps["right_disparity"] = np.where(valid, disparity, np.float32(0))
+        maps["right_disparity"] = truth.disparity(files.right_disparity).disparity
+        _check_map(files, files.right_disparity, maps["right_disparity"], size)
     if files.nonoccluded and truth.nonoccluded is not None:
         maps["nonoccluded"] = truth.nonoccluded(files.nonoccluded)
         _check_map(files, files.nonoccluded[0], maps["nonoccluded"], size)
