@@ -25,7 +25,7 @@ from visionattn.weights.reading import find_state_dict, read_checkpoint
 from visionattn.weights.report import LoadReport
 
 _OUTPUT_NORM = re.compile(r"norm\d+\.weight")
-_PREFIX = "backbone."
+_PREFIX = re.compile(r"backbone\.|network\.\w+\.body\.")  # of a segmentor's backbone; of a stereo network's features
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_source(
     """
     found = config if isinstance(config, Config) else _config_or_name(config, options)
     state = find_state_dict(read_checkpoint(checkpoint))
-    prefix = _PREFIX if any(str(name).startswith(_PREFIX) for name in state) else ""
+    prefix = next((match[0] for name in state if (match := _PREFIX.match(str(name)))), "")
     overlay: dict[str, Any] = {}
     if isinstance(found, str):
         name, architecture, arguments, classes = _named(found, state, prefix)
@@ -116,11 +116,16 @@ def _name(config: Config) -> str:
 
 def _backbone(config: Config) -> dict[str, Any]:
     model = config.get("model") or {}
-    backbone = model.get("backbone")
-    if not isinstance(backbone, Mapping):
-        raise ValueError(f"{config.filename} has no model.backbone: there is nothing to export to timm")
+    network = model.get("network") or {}  # a stereo model's, whose `create_backbone` takes a bare name for ours
+    places = ((model, "backbone"), (network, "backbone"), (network, "features"))
+    backbone = next((part[key] for part, key in places if isinstance(part.get(key), Mapping)), None)
+    if backbone is None:
+        raise ValueError(
+            f"{config.filename} has no model.backbone: there is nothing to export to timm; a stereo network's is "
+            "model.network.backbone or model.network.features"
+        )
     plain = backbone.to_dict() if hasattr(backbone, "to_dict") else dict(backbone)
-    return portable(plain, config.get("default_scope") or SCOPE)
+    return portable(plain, SCOPE if network else config.get("default_scope") or SCOPE)
 
 
 def _input_of(config: Config, backbone: Mapping[str, Any]) -> dict[str, Any]:
