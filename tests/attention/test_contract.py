@@ -297,10 +297,13 @@ def test_claim_convex(name: str) -> None:
     """Attending to one-hot values gives the attention matrix: rows that sum to 1, none below 0."""
     mixer, grid = make(name, main_grid(name)), main_grid(name)
     n = math.prod(grid)
-    q, k = (torch.randn(2, 2, n, 3, dtype=torch.float64) for _ in range(2))
-    values = torch.eye(n, dtype=torch.float64).expand(2, 2, n, n)
+    width = 3
     if isinstance(mixer, QKVAttention):
         mixer = make(name, grid, num_heads=2)
+        width = mixer.key_dim // 2
+    q, k = (torch.randn(2, 2, n, width, dtype=torch.float64) for _ in range(2))
+    values = torch.eye(n, dtype=torch.float64).expand(2, 2, n, n)
+    if isinstance(mixer, QKVAttention):
         weights = mixer.attend(q, k, values, grid, grid)
     elif name == "NonLocalConcatenation":
         return  # its hook wants the inner width; a relu over M is no distribution and none is claimed

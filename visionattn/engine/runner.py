@@ -31,6 +31,7 @@ from visionattn.engine.launch import join_processes
 from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from visionattn.engine.plain import plain
 from visionattn.engine.reading import make_mmengine_read_safely
+from visionattn.engine.redraw_features import RedrawFeaturesHook
 from visionattn.engine.report import ReportHook
 from visionattn.engine.run_content import restore_content, run_content
 from visionattn.engine.run_state import generators_of_this_process, set_generators
@@ -304,6 +305,7 @@ class Runner(MMEngineRunner):
         }
         ours = ("non_finite", "stop_on_signal")
         super().register_default_hooks({name: hook for name, hook in hooks.items() if hook or name not in ours})
+        self.register_hook(RedrawFeaturesHook(), priority="VERY_HIGH")  # before a checkpoint is saved
         self.register_hook(RunSummaryHook())
         self.register_hook(ReportHook())
 
