@@ -45,7 +45,8 @@ class PSMNet(nn.Module):
     Args:
         max_disparity: disparities below it are found; a multiple of 16.
         attention: what to insert where: "spp" (the features of each view, H / 4 x W / 4), "cost" (the cost volume,
-            D / 4 x H / 4 x W / 4) or "hourglass" (the bottom of the first hourglass, a sixteenth of each axis).
+            D / 4 x H / 4 x W / 4) or "hourglass" (the bottom of the first hourglass, a sixteenth of each axis). None
+            leaves a place empty.
         align_corners: of every interpolation.
         backbone: as `create_backbone` takes it; it has a map of stride 4. With a feature pyramid behind, it takes the
             place of the published feature extractor. Its weights are `feature_extraction.body`.
@@ -63,7 +64,7 @@ class PSMNet(nn.Module):
         self,
         max_disparity: int = 192,
         *,
-        attention: Mapping[str, AttentionConfig] | None = None,
+        attention: Mapping[str, AttentionConfig | None] | None = None,
         align_corners: bool = False,
         backbone: str | Mapping[str, Any] | None = None,
     ) -> None:
@@ -91,7 +92,7 @@ class PSMNet(nn.Module):
         if unknown:
             raise KeyError(f"PSMNet has no place {unknown[0]!r} for attention; it has {', '.join(_PLACES)}")
         self.attention = nn.ModuleDict(
-            {place: AttentionPlugin(_PLACES[place], cfg) for place, cfg in sorted(wanted.items())}
+            {place: AttentionPlugin(_PLACES[place], cfg) for place, cfg in sorted(wanted.items()) if cfg is not None}
         )
 
     def forward(self, left: Tensor, right: Tensor) -> list[Tensor]:
