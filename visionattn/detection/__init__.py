@@ -1,6 +1,6 @@
 """Object detection and instance segmentation on torchvision's detectors; importing this registers models and data."""
 
-from visionattn.detection import data_check  # noqa: F401  # registers how samples are checked
+from visionattn.detection import data_check, sample_view  # noqa: F401  # register how samples are checked, shown
 from visionattn.detection.batches import AspectRatioBatches
 from visionattn.detection.coco import CocoDetection
 from visionattn.detection.dense_heads import FCOSHead, RetinaNetHead
