@@ -17,7 +17,7 @@ from visionattn.visualization.disparity_panel import disparity_tile
 from visionattn.visualization.picture_file import write_picture
 
 _LARGEST_IN_PNG = 65535 / 256
-_SHOWN = 95  # percent of the depths that the colours tell apart: the sky is far
+_SHOWN = (1, 95)  # percentiles of the depths that the colours tell apart: the sky is far
 
 
 def write_disparity(disparity: NDArray[np.float32], out: Path, name: str) -> list[Path]:
@@ -76,8 +76,9 @@ def write_depth(
     metres = depth.numpy().astype(np.float32)
     np.save(npy, metres)
     known = np.isfinite(metres)
-    high = min(farthest, float(np.percentile(metres[known], _SHOWN))) if known.any() else 1.0
-    write_picture(disparity_tile(metres, known, high=high, unit="m"), colours)
+    low, high = np.percentile(metres[known], _SHOWN).tolist() if known.any() else (0.0, 1.0)
+    high = max(min(farthest, high), 1.001 * low)
+    write_picture(disparity_tile(metres, known, low=low, high=high, unit="m"), colours)
     seen = known & (metres <= farthest)
     write_ply(cloud, camera.points(depth).numpy()[seen], left[seen])
     return [npy, colours, cloud]

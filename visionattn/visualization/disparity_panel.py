@@ -88,6 +88,7 @@ def disparity_tile(
     valid: Mask | None = None,
     *,
     size: tuple[int, int] | None = None,
+    low: float = 0.0,
     high: float | None = None,
     unit: str = "px",
 ) -> Pixels:
@@ -97,14 +98,14 @@ def disparity_tile(
         disparity: [H, W], pixels.
         valid: as of `disparity_picture`.
         size: height and width at which it is shown; its own if None.
-        high: as of `disparity_picture`.
+        low, high: as of `disparity_picture`.
         unit: of the values.
     """
     known = _known(disparity, valid)
     high = largest(disparity, known) if high is None else high
     size = (disparity.shape[0], disparity.shape[1]) if size is None else size
-    picture = _larger_points(disparity_picture(disparity, known, high=high), known)
-    bar = colour_bar(disparity_colours(), round_marks(0.0, high), unit, size[1], text_height(size[0]))
+    picture = _larger_points(disparity_picture(disparity, known, low=low, high=high), known)
+    bar = colour_bar(disparity_colours(), round_marks(low, high), unit, size[1], text_height(size[0]))
     return np.concatenate([nearest(picture, size), bar])
 
 
