@@ -1,4 +1,4 @@
-"""The recipes of PSMNet and GwcNet: the published numbers; their transforms, network, loss and metric on made-up pairs."""
+"""The recipes of PSMNet and GwcNet: published numbers; their transforms, network, loss and metric on made-up pairs."""
 
 from __future__ import annotations
 
