@@ -274,6 +274,13 @@ def test_pipeline_and_registry(folder):
     assert data[1]["data_samples"].masks.shape == (0, *SIZE)
 
 
+def test_object_in_two_parts():
+    """Polygons of an object that something crosses: its mask is all of them together."""
+    parts = [[5, 5, 15, 5, 15, 15, 5, 15], [30, 20, 50, 20, 50, 30, 30, 30], [1, 2, 3, 4]]
+    wanted = box_mask(5, 5, 15, 15) | box_mask(30, 20, 50, 30)
+    np.testing.assert_array_equal(decode_mask(parts, *SIZE), wanted)
+
+
 def test_polygon_of_a_triangle_by_hand():
     mask = decode_mask([[10, 10, 30, 10, 10, 30]], *SIZE)
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]

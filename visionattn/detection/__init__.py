@@ -1,6 +1,10 @@
 """Object detection and instance segmentation on torchvision's detectors; importing this registers models and data."""
 
-from visionattn.detection import data_check, sample_view  # noqa: F401  # register how samples are checked, shown
+from visionattn.detection import (  # noqa: F401  # register how samples are checked and shown
+    data_check,
+    pictures,
+    sample_view,
+)
 from visionattn.detection.batches import AspectRatioBatches
 from visionattn.detection.coco import CocoDetection
 from visionattn.detection.dense_heads import FCOSHead, RetinaNetHead
@@ -11,6 +15,7 @@ from visionattn.detection.packing import DetectionSample, PackDetection
 from visionattn.detection.preprocessor import DetectionPreprocessor
 from visionattn.detection.rcnn_head import RCNNHead
 from visionattn.detection.transforms import DetectionAugment
+from visionattn.detection.voc import VOCDetection
 
 __all__ = [
     "AspectRatioBatches",
@@ -25,4 +30,5 @@ __all__ = [
     "PackDetection",
     "RCNNHead",
     "RetinaNetHead",
+    "VOCDetection",
 ]
