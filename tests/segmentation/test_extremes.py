@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from visionattn.segmentation.extremes import Extremes
+from visionattn.segmentation.extremes import SegmentationExtremes
 
 META = {"classes": ("sky", "road", "tree"), "palette": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
 SIZE = (12, 17)
@@ -49,10 +49,10 @@ def evaluated(folder: Path, number: int, random: np.random.Generator) -> list[tu
 def test_the_best_and_the_worst_are_those_of_a_full_sort(tmp_path: Path) -> None:
     for seed in range(5):
         samples = evaluated(tmp_path, 23, np.random.default_rng(seed))
-        extremes = Extremes(3)
+        extremes = SegmentationExtremes(3, META)
         for sample, _ in samples:
-            extremes.look(sample, 3)
-        extremes.write(tmp_path / "out", META)
+            extremes.look(sample)
+        extremes.write(tmp_path / "out")
         written = json.loads((tmp_path / "out" / "0.json").read_text())
         ordered = sorted((score, sample.img_path) for sample, score in samples)
         expected = ordered[:3] + ordered[-3:]
@@ -66,11 +66,11 @@ def test_the_best_and_the_worst_are_those_of_a_full_sort(tmp_path: Path) -> None
 
 def test_few_images_are_written_once_and_unlabelled_ones_not_at_all(tmp_path: Path) -> None:
     samples = evaluated(tmp_path, 3, np.random.default_rng(0))
-    extremes = Extremes(4)
+    extremes = SegmentationExtremes(4, META)
     for sample, _ in samples:
-        extremes.look(sample, 3)
-    extremes.look(sample_of("nothing.png", np.full(SIZE, 255), np.zeros(SIZE, np.int64)), 3)
-    extremes.write(tmp_path / "out", META, rank=1, processes=2)
+        extremes.look(sample)
+    extremes.look(sample_of("nothing.png", np.full(SIZE, 255), np.zeros(SIZE, np.int64)))
+    extremes.write(tmp_path / "out", rank=1, processes=2)
     written = json.loads((tmp_path / "out" / "1.json").read_text())
     assert len(written["examples"]) == 3
     assert written["processes"] == 2

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from visionattn.data.images import read_image
 from visionattn.registry import HOOKS
-from visionattn.segmentation.extremes import Extremes
+from visionattn.segmentation.extremes import SegmentationExtremes
 from visionattn.segmentation.labels import IGNORE
 from visionattn.visualization.picture_file import write_picture
 from visionattn.visualization.prediction_view import PredictionView, prediction_view
@@ -40,7 +40,7 @@ class PictureHook(Hook):
         self.ignore_index = ignore_index
         self.extremes = extremes
         self._chosen: set[str] = set()
-        self._extremes = Extremes(extremes)
+        self._extremes = SegmentationExtremes(extremes, {})
 
     def before_val_epoch(self, runner: Any) -> None:
         self._choose(runner.val_dataloader.dataset)
@@ -59,26 +59,26 @@ class PictureHook(Hook):
         self._draw(outputs or (), runner.test_dataloader.dataset.metainfo, folder(runner))
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        self._write_extremes(runner, runner.val_dataloader.dataset.metainfo)
+        self._write_extremes(runner)
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        self._write_extremes(runner, runner.test_dataloader.dataset.metainfo)
+        self._write_extremes(runner)
 
-    def _write_extremes(self, runner: Any, metainfo: dict[str, Any]) -> None:
+    def _write_extremes(self, runner: Any) -> None:
         if self.extremes:
             out = Path(runner.work_dir) / "evaluation" / "examples"
-            self._extremes.write(out, metainfo, self.ignore_index, runner.rank, runner.world_size)
+            self._extremes.write(out, runner.rank, runner.world_size)
             barrier()  # the report that the first process may write next has every process's
 
     def _choose(self, dataset: Any) -> None:
-        self._extremes = Extremes(self.extremes)
+        self._extremes = SegmentationExtremes(self.extremes, dataset.metainfo, self.ignore_index)
         spread = np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int)
         self._chosen = {dataset.get_data_info(int(index))["img_path"] for index in spread}
 
     def _draw(self, samples: Sequence[Any], metainfo: dict[str, Any], out: Path) -> None:
         for sample in samples:
             if self.extremes and "gt_sem_seg" in sample:
-                self._extremes.look(sample, len(metainfo["classes"]), self.ignore_index)
+                self._extremes.look(sample)
             if sample.img_path in self._chosen:
                 self._chosen.remove(sample.img_path)
                 path = out / f"{Path(sample.img_path).stem}.png"
