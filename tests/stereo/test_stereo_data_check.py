@@ -20,7 +20,7 @@ from visionattn.data.pfm import read_pfm, write_pfm
 from visionattn.engine.data_check import ConfigReport, check_data
 from visionattn.engine.preflight import check_config
 from visionattn.engine.skip_bad import skip_bad_samples
-from visionattn.stereo.inspection import BIN, inspect_pair
+from visionattn.stereo.inspection import BIN, BINS, inspect_pair
 from visionattn.stereo.scene_flow import SceneFlow
 
 HEIGHT, WIDTH = 24, 64
@@ -121,7 +121,7 @@ def other_size(root: Path) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], Any], bool, str]] = {  # how it is planted, only with --decode, what is said
     "no right image": (lambda root: image_file(root, "right").unlink(), False,
-                       "1 file is missing: {right}; fetch them, or leave such pairs out by skip_bad=True"),
+                       "1 file is missing: {right}; fetch what is missing, or leave such pairs out by --skip-bad"),
     "no left image": (lambda root: image_file(root, "left").unlink(), False, "1 file is missing: {left}"),
     "no disparity": (lambda root: map_file(root).unlink(), False, "1 file is missing: {map}"),
     "empty image": (lambda root: image_file(root, "left").write_bytes(b""), False,
@@ -282,10 +282,10 @@ def test_the_counts_are_those_of_plain_loops(tmp_path: Path) -> None:
     write_pfm(map_file(tmp_path), values)
     dataset = SceneFlow(str(tmp_path), "train", parts=["FlyingThings3D"])
     found = inspect_pair(dataset.files(1), dataset.truth, decode=False)
-    counts = np.zeros(len(found.counts), np.int64)
+    counts = np.zeros(BINS, np.int64)
     for value in values.ravel():
         if value != np.inf:
-            counts[min(int(value // BIN), len(counts) - 1)] += 1
+            counts[min(int(value // BIN), BINS - 1)] += 1
     np.testing.assert_array_equal(found.counts, counts)
     assert (found.size, found.known, found.largest) == ((HEIGHT, WIDTH), HEIGHT * WIDTH - 7, 5000)
 

@@ -18,13 +18,17 @@ from visionattn.stereo.samples import PairFiles, read_pair
 _USUAL_LIMIT = 192  # what the published protocols and most networks reach, pixels
 _MATCHED = 16  # pairs of a data set that are looked at for swapped images
 _MESSAGES = {
-    "missing": ("is missing", "are missing", "fetch them, or leave such pairs out by skip_bad=True"),
-    "undecodable": ("cannot be decoded", "cannot be decoded", "fetch these files again, or set skip_bad=True"),
-    "size": ("has images of two sizes", "have images of two sizes", "both images of a rectified pair have one size"),
+    "missing": ("is missing", "are missing", "fetch what is missing, or leave such pairs out by --skip-bad"),
+    "undecodable": (
+        "cannot be decoded",
+        "cannot be decoded",
+        "fetch these files again, or leave such pairs out by --skip-bad",
+    ),
+    "size": ("has images of two sizes", "have images of two sizes", "or leave such pairs out by --skip-bad"),
     "truth": (
         "has a truth that cannot be used",
         "have a truth that cannot be used",
-        "write these maps again, or set skip_bad=True",
+        "or leave such pairs out by --skip-bad",
     ),
 }
 
