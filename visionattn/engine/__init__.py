@@ -8,6 +8,7 @@ from visionattn.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from visionattn.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from visionattn.engine.non_finite import NonFiniteHook
 from visionattn.engine.pictures import TestPicturesHook
+from visionattn.engine.prediction_pictures import PredictionPicturesHook
 from visionattn.engine.report import ReportHook
 from visionattn.engine.runner import Runner
 from visionattn.engine.signals import StopOnSignalHook
@@ -23,6 +24,7 @@ __all__ = [
     "LayerDecayOptimWrapperConstructor",
     "LogProcessor",
     "NonFiniteHook",
+    "PredictionPicturesHook",
     "ReportHook",
     "RunSummaryHook",
     "Runner",

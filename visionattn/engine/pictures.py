@@ -31,12 +31,12 @@ class TestPicturesHook(Hook):
     ) -> None:
         metainfo = getattr(runner.test_dataloader.dataset, "metainfo", None) or {}
         for index, sample in enumerate(outputs or ()):
-            view = prediction_view(sample, _of_one(data_batch["inputs"], index), metainfo)
+            view = prediction_view(sample, input_of(data_batch["inputs"], index), metainfo)
             write_picture(view.picture, self.out / f"{view.name}.png")
 
 
-def _of_one(inputs: Any, index: int) -> Any:
+def input_of(inputs: Any, index: int) -> Any:
     """One sample's part of a collated batch: several views have a batch each."""
     if isinstance(inputs, Mapping):
-        return {name: _of_one(part, index) for name, part in inputs.items()}
+        return {name: input_of(part, index) for name, part in inputs.items()}
     return inputs[index]

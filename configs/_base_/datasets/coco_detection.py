@@ -25,6 +25,7 @@ train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
+    batch_sampler=dict(type="visionattn.AspectRatioBatches"),
     dataset=dict(
         type="visionattn.CocoDetection",
         data_root=data_root,

@@ -20,6 +20,6 @@ default_hooks = dict(
         rule="greater",
     ),
 )
-custom_hooks = []
+custom_hooks = [dict(type="visionattn.PredictionPicturesHook", number=8)]
 load_from = None
 resume = False
