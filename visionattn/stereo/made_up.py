@@ -30,7 +30,7 @@ class MadeUpStereo(BaseDataset):
         scenes: how many there are.
         seed: other scenes; that of a validation set is another than that of the training set.
         height, width: of either view, 64 pixels or more.
-        max_disparity: all disparities are from 0 to below it; of a scene often below a third of it.
+        max_disparity: all disparities are from 0 to below it; the nearest of a scene is a third of it or more.
         image_pass: "finalpass", with haze, glare, blur, exposure and noise, or "cleanpass", without.
         asymmetry: how far the two cameras of the final pass differ, 0 to 1.
         transforms: of the raw sample (`samples.RawSample`), as config dicts or callables.
