@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,6 +88,34 @@ def test_no_pictures_and_more_than_there_are(tmp_path: Path) -> None:
         assert len(list((tmp_path / str(number)).rglob("*.png"))) == written
     with pytest.raises(ValueError, match="number=-1 of pictures must be 0 or more"):
         HOOKS.build({"type": "visionattn.DisparityPictureHook", "number": -1})
+
+
+def test_the_best_and_the_worst_pairs_are_kept_for_the_report(tmp_path: Path) -> None:
+    raws = [_raw(index) for index in range(7)]
+    raws[4]["valid"][:] = False  # nothing to be right or wrong about
+    shares = [0.3, 0.9, 0.1, 0.6, 1.0, 0.8, 0.2]
+    hook = HOOKS.build({"type": "visionattn.DisparityPictureHook", "number": 0, "extremes": 2})
+    runner = _runner(tmp_path, 7, 3)
+    hook.before_val_epoch(runner)
+    expected = []
+    for index, (raw, share) in enumerate(zip(raws, shares, strict=True)):
+        inputs, sample = _predicted(raw, 0.0)
+        wrong = torch.rand(20, 30, generator=torch.Generator().manual_seed(index)) < share
+        sample.predicted += 50.0 * wrong
+        if raw["valid"].any():
+            expected.append((100 * (1 - wrong.numpy()[raw["valid"]].mean()), f"A_{index:04d}"))
+        batch = {"inputs": {side: view[None] for side, view in inputs.items()}}
+        hook.after_val_iter(runner, index, batch, [sample])
+    hook.after_val_epoch(runner)
+    folder = tmp_path / "evaluation" / "examples"
+    written = json.loads((folder / "0.json").read_text())["examples"]
+    expected = sorted(expected)
+    assert [(round(one["score"], 6), one["path"]) for one in written] == [
+        (pytest.approx(score, abs=1e-5), name) for score, name in expected[:2] + expected[-2:]
+    ]
+    for one in written:
+        assert [tile["title"].split()[0] for tile in one["tiles"]] == ["left", "truth", "disparity", "error:"]
+        assert all(cv2.imread(str(folder / tile["file"])) is not None for tile in one["tiles"])
 
 
 def test_a_tested_pair_without_truth_is_shown_too(tmp_path: Path) -> None:
