@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope
 from tiny_detection import HEADS, SIZES, SWIN, batch, detector_config, losses_of, tiny_detector
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
@@ -149,6 +150,13 @@ def test_backbones_and_necks(backbone: Any, neck: Any) -> None:
         assert sum(isinstance(module, TokenMixer) for module in model.modules()) == 7
 
 
+@pytest.mark.parametrize("head", ["faster_rcnn", "retinanet"])
+def test_extra_levels_without_a_scope_are_ours_under_any(head: str) -> None:
+    for scope in ("mmengine", "visionattn"):
+        with DefaultScope.overwrite_default_scope(scope):
+            assert len(tiny_detector(head).neck.strides) == 5
+
+
 def test_frozen_stages_and_norms_stay_as_they_are() -> None:
     model = tiny_detector("faster_rcnn", {**RESNET, "frozen_stages": 1, "norm_eval": True})
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -233,10 +241,13 @@ def test_roi_align_knows_the_strides() -> None:
     torch.manual_seed(1)
     assert torch.equal(first, cut(theirs, 256, 256))
     assert theirs.scales == list(ours.scales)
-    spoilt = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
-    cut(spoilt, 33, 64)
-    cut(ours, 33, 64)
-    assert spoilt.scales[0] == 2 * ours.scales[0]
+    spoilt, ours = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2), StridedRoIAlign((4, 8, 16, 32), 7, 2)
+    for align in (spoilt, ours):
+        cut(align, 33, 64)
+    torch.manual_seed(1)
+    assert torch.equal(first, cut(ours, 256, 256))
+    torch.manual_seed(1)
+    assert not torch.equal(first, cut(spoilt, 256, 256))
 
 
 def test_anchors_are_float32() -> None:
