@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from visionattn.attention.aft import GatedGathering
 from visionattn.attention.base import Claims, ContextMixer, QKVAttention, TokenMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
 from visionattn.attention.non_local import NonLocalMixer
@@ -309,6 +310,8 @@ def test_claim_convex(name: str) -> None:
         return  # its hook wants the inner width; a relu over M is no distribution and none is claimed
     elif isinstance(mixer, NonLocalMixer):
         weights = mixer.attend(q[:, 0], k[:, 0], values[:, 0])
+    elif isinstance(mixer, GatedGathering):
+        return  # weights by channel, behind a gate: no distribution, and none is claimed
     else:
         pytest.fail("say here how this mechanism attends to given values")
     sums = weights.sum(-1)
