@@ -88,7 +88,7 @@ class _Space:
 def compose_stereo(rng: np.random.Generator, size: tuple[int, int], max_disparity: float) -> StereoScene:
     """A random scene whose disparities lie from 0 to below `max_disparity`, often below a fraction of it."""
     near = max_disparity * (0.98 - 0.65 * rng.random() ** 1.6)
-    far = near * rng.uniform(0.0, 0.3) ** 1.5
+    far = near * rng.uniform(0.01, 0.3) ** 1.5
     space = _Space(size, far, near)
     layers = list(_backgrounds(rng, space))
     crowd = np.clip(math.sqrt(size[0] * size[1] / _USUAL_AREA), 0.4, 1)
