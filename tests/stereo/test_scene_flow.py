@@ -141,6 +141,7 @@ def test_missing_files_are_named_and_counted(tmp_path: Path) -> None:
     disparity = tmp_path / "Driving/disparity/35mm_focallength/scene_backwards/fast/left/0001.pfm"
     for file in (right, left, disparity):
         file.unlink()
+    disparity.symlink_to(tmp_path / "nowhere")
     dataset = SceneFlow(str(tmp_path), "train", lazy_init=True)
     found = dataset.find_pairs()
     assert found.missing == [str(right), str(left), str(disparity)]

@@ -290,6 +290,22 @@ def test_the_counts_are_those_of_plain_loops(tmp_path: Path) -> None:
     assert (found.size, found.known, found.largest) == ((HEIGHT, WIDTH), HEIGHT * WIDTH - 7, 5000)
 
 
+def test_what_is_measured_of_the_known_pixels(tmp_path: Path) -> None:
+    write_tree(tmp_path)
+    half, quarter = np.full((2, HEIGHT, WIDTH), np.inf, np.float32)
+    half[:, : WIDTH // 2], quarter[:, : WIDTH // 4] = 4, 200
+    write_pfm(map_file(tmp_path, "0006"), half)
+    write_pfm(map_file(tmp_path, "0007"), quarter)  # the others: 6, 7 and 8 everywhere
+    assert check_files(SceneFlow(str(tmp_path), "train", parts=["FlyingThings3D"])).measured == {
+        "height x width": "24 x 64",
+        "pixels with a disparity": "75.0%, at least 25.0% of every pair",
+        "median disparity": "7.1",
+        "99 % lie below": "200.1",
+        "largest disparity": "200.0",
+        "192 and more": "6.67% of the pixels",
+    }
+
+
 def test_the_command_prints_and_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tree(tmp_path)
     truncate(map_file(tmp_path))

@@ -91,5 +91,11 @@ def need_folder(path: Path, what: str, advice: str) -> Path:
 def _is_there(path: str, folders: dict[str, set[str]]) -> bool:
     folder, name = os.path.split(path)
     if folder not in folders:
-        folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-    return name in folders[folder] and (not os.path.islink(path) or os.path.exists(path))
+        folders[folder] = _names_in(folder) if os.path.isdir(folder) else set()
+    return name in folders[folder]
+
+
+def _names_in(folder: str) -> set[str]:
+    """What the folder holds, without links that lead nowhere: no file is asked for by itself."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)}
