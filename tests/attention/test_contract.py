@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from visionattn.attention.aft import GatedGathering
 from visionattn.attention.base import Claims, ContextMixer, QKVAttention, TokenMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
+from visionattn.attention.fewer_projections import RawValueAttention
 from visionattn.attention.non_local import NonLocalMixer
 
 DIM = 16
@@ -310,6 +311,8 @@ def test_claim_convex(name: str) -> None:
         return  # its hook wants the inner width; a relu over M is no distribution and none is claimed
     elif isinstance(mixer, NonLocalMixer):
         weights = mixer.attend(q[:, 0], k[:, 0], values[:, 0])
+    elif isinstance(mixer, RawValueAttention):
+        weights = mixer.attend(q, k, values)
     elif isinstance(mixer, GatedGathering):
         return  # weights by channel, behind a gate: no distribution, and none is claimed
     else:

@@ -28,11 +28,11 @@ from visionattn.attention.base import (
 )
 from visionattn.ops.aft import aft_conv, aft_full, aft_local, aft_simple
 from visionattn.ops.precision import at_least_float32, without_autocast
+from visionattn.ops.token_mixing import resized_on_grid
 from visionattn.registry import ATTENTION
 from visionattn.typing import Tokens
 
 _PAPER = "Zhai et al., 2021, arXiv 2105.14103"
-_RESIZED = {1: "linear", 2: "bicubic", 3: "trilinear"}
 
 
 class GatedGathering(TokenMixer):
@@ -278,7 +278,4 @@ def _factors(mixer: TokenMixer, width: int) -> tuple[nn.Parameter, nn.Parameter]
 
 def _resized(factor: Tensor, grid: Sequence[int], like: Tensor) -> Tensor:
     """A factor [F, *grid] at another resolution, in the dtype of like."""
-    factor = factor.to(like.dtype)
-    if tuple(factor.shape[1:]) == tuple(grid):
-        return factor
-    return F.interpolate(factor[None], tuple(grid), mode=_RESIZED[len(grid)], align_corners=False)[0]
+    return resized_on_grid(factor.to(like.dtype), grid)
