@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from visionattn.data.stereo_boxes import box_faces
-from visionattn.data.stereo_scenes import bulging, folded, tilted
+from visionattn.data.stereo_scenes import Shaper, bulging, folded, tilted
 from visionattn.data.stereo_surfaces import STEEPEST, Plane, Quadric, Surface, Waves
 
 SURFACES: dict[str, tuple[Surface, object]] = {
@@ -70,21 +70,15 @@ def test_far_from_a_surface_the_right_view_stays_on_its_side() -> None:
         assert (found[2:] > 100).all()
 
 
-@pytest.mark.parametrize("make", ["tilted", "bulging", "folded"])
-def test_random_surfaces_keep_to_their_room_and_are_not_too_steep(make: str) -> None:
+@pytest.mark.parametrize("shaped", [tilted, bulging, folded])
+def test_random_surfaces_keep_to_their_room_and_are_not_too_steep(shaped: Shaper) -> None:
     rng = np.random.default_rng(3)
     across, down = (-20.0, 83.0), (11.0, 61.0)
     x, y = _grid(np.linspace(*across, 60), np.linspace(*down, 40))
     spans, steepest = [], []
     for _ in range(150):
         middle, room = 30.0, rng.uniform(1, 25)
-        surface: Surface
-        if make == "tilted":
-            surface = tilted(rng, middle, room, across, down, 0.45)
-        elif make == "bulging":
-            surface = bulging(rng, middle, room, across, down)
-        else:
-            surface = folded(rng, middle - room, middle + room, across, down, rng.uniform(20, 100))
+        surface = shaped(rng, middle, room, across, down)
         disparity = surface.disparity(x, y)
         spans.append(float(np.abs(disparity - middle).max() / room))
         steepest.append(float(np.abs(surface.slope(x, y)).max()))

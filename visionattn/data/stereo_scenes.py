@@ -8,7 +8,7 @@ largest disparity is seen, so layers may run through each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,10 @@ from visionattn.data.stereo_textures import Pattern, draw_patterns
 
 SMALLEST_SIDE = 64
 """The shortest side, in pixels, that a stereo scene can have."""
+
+Span = tuple[float, float]
+Shaper = Callable[[np.random.Generator, float, float, Span, Span], Surface]
+"""Makes a random surface: `middle` +- `room` disparities over a window of these columns and rows."""
 
 _OBJECTS = (16, 40)  # in a picture of the usual area; fewer in a smaller one
 _USUAL_AREA = 540 * 960
@@ -85,13 +89,19 @@ class _Space:
         return self.size[1] - 1 + self.near
 
 
-def compose_stereo(rng: np.random.Generator, size: tuple[int, int], max_disparity: float) -> StereoScene:
-    """A random scene whose disparities lie from 0 to below `max_disparity`, often below a fraction of it."""
+def compose_stereo(
+    rng: np.random.Generator, size: tuple[int, int], max_disparity: float, crowd: float = 1.0
+) -> StereoScene:
+    """A random scene whose disparities lie from 0 to below `max_disparity`, often below a fraction of it.
+
+    Args:
+        crowd: how many things stand in it, as a share of the usual number.
+    """
     near = max_disparity * (0.98 - 0.65 * rng.random() ** 1.6)
     far = near * rng.uniform(0.01, 0.3) ** 1.5
     space = _Space(size, far, near)
     layers = list(_backgrounds(rng, space))
-    crowd = np.clip(math.sqrt(size[0] * size[1] / _USUAL_AREA), 0.4, 1)
+    crowd *= np.clip(math.sqrt(size[0] * size[1] / _USUAL_AREA), 0.4, 1)
     for _ in range(round(crowd * rng.uniform(*_OBJECTS))):
         draw = rng.random()
         if draw < _SHARE_THIN:
@@ -108,10 +118,8 @@ def _backgrounds(rng: np.random.Generator, space: _Space) -> Iterator[Layer]:
     """A backdrop, and at random a floor, a ceiling and walls: whichever is nearer is seen."""
     (height, width), far, near = space.size, space.far, space.near
     back = far + (near - far) * rng.uniform(0.03, 0.45)
-    backdrop: Surface = tilted(rng, (far + back) / 2, (back - far) / 2, (0, space.reach), (0, height), 0.6)
-    if rng.random() < 0.3:
-        backdrop = folded(rng, far, back, (0, space.reach), (0, height), rng.uniform(0.2, 0.8) * height)
-    yield _everywhere(rng, space, backdrop)
+    shaped: Shaper = tilted if rng.random() < 0.7 else folded
+    yield _everywhere(rng, space, shaped(rng, (far + back) / 2, (back - far) / 2, (0, space.reach), (0, height)))
     full = near * rng.uniform(0.35, 0.95, 4)
     if rng.random() < 0.65:
         horizon, lean = rng.uniform(0.2, 0.8) * height, rng.uniform(-0.15, 0.15) * full[0] / space.reach
@@ -134,8 +142,8 @@ def _body(rng: np.random.Generator, space: _Space) -> Layer:
     closeness = rng.random()
     radius = min(space.size) * float(np.exp(rng.uniform(math.log(0.04), math.log(0.3)))) * (0.6 + 0.8 * closeness)
     cover = solid(rng, max(radius, 4.0))
-    kind = rng.random()
-    return _placed(rng, space, cover, closeness, "plane" if kind < 0.4 else "quadric" if kind < 0.82 else "waves")
+    face = rng.random()
+    return _placed(rng, space, cover, closeness, tilted if face < 0.4 else bulging if face < 0.82 else folded)
 
 
 def _thin_thing(rng: np.random.Generator, space: _Space) -> Layer:
@@ -143,24 +151,18 @@ def _thin_thing(rng: np.random.Generator, space: _Space) -> Layer:
     closeness = rng.random()
     radius = max(8.0, min(space.size) * float(np.exp(rng.uniform(math.log(0.1), math.log(0.5)))))
     width = max(2.0, min(space.size) / 540 * float(np.exp(rng.uniform(math.log(2), math.log(14)))))
-    return _placed(rng, space, thin(rng, radius, width), closeness, "plane" if rng.random() < 0.7 else "quadric")
+    return _placed(rng, space, thin(rng, radius, width), closeness, tilted if rng.random() < 0.7 else bulging)
 
 
-def _placed(rng: np.random.Generator, space: _Space, cover: Mask, closeness: float, kind: str) -> Layer:
-    """A thing of this cover somewhere in the scene, with a surface of this kind; near if closeness is near 1."""
+def _placed(rng: np.random.Generator, space: _Space, cover: Mask, closeness: float, shaped: Shaper) -> Layer:
+    """A thing of this cover and shape somewhere in the scene, near if closeness is near 1."""
     half = len(cover) // 2
     x, y = rng.uniform(0, space.size[1] + 0.6 * space.near), rng.uniform(0, space.size[0])
     corner = int(x) - half, int(y) - half
     across, down = (corner[0], corner[0] + 2 * half), (corner[1], corner[1] + 2 * half)
     middle = space.far + (space.near - space.far) * (0.03 + 0.93 * closeness)
     room = 0.9 * min(middle, space.near - middle)
-    surface: Surface
-    if kind == "waves":
-        surface = folded(rng, middle - room, middle + room, across, down, rng.uniform(0.5, 2.0) * half)
-    elif kind == "quadric":
-        surface = bulging(rng, middle, room, across, down)
-    else:
-        surface = tilted(rng, middle, room, across, down, 0.45)
+    surface = shaped(rng, middle, room, across, down)
     return _textured(rng, space, surface, cover, corner)
 
 
@@ -175,12 +177,7 @@ def _box(rng: np.random.Generator, space: _Space) -> list[Layer]:
 
 
 def tilted(
-    rng: np.random.Generator,
-    middle: float,
-    room: float,
-    across: tuple[float, float],
-    down: tuple[float, float],
-    steepest: float,
+    rng: np.random.Generator, middle: float, room: float, across: Span, down: Span, steepest: float = 0.45
 ) -> Plane:
     """A plane in a random tilt, `middle` +- `room` at most over a window, whose slopes are `steepest` at most."""
     slopes = rng.normal(0, 0.25, 2) * (0.1 if rng.random() < 0.3 else 1.0)
@@ -192,9 +189,7 @@ def tilted(
     return Plane(middle - right * (across[0] + half[0]) - lower * (down[0] + half[1]), right, lower)
 
 
-def bulging(
-    rng: np.random.Generator, middle: float, room: float, across: tuple[float, float], down: tuple[float, float]
-) -> Quadric:
+def bulging(rng: np.random.Generator, middle: float, room: float, across: Span, down: Span) -> Quadric:
     """A cylinder, dome or bowl over a window, `middle` +- `room` at most."""
     plane = tilted(rng, middle, 0.4 * room, across, down, 0.25)
     half = (across[1] - across[0]) / 2, (down[1] - down[0]) / 2
@@ -206,17 +201,10 @@ def bulging(
     return Quadric(plane, (across[0] + half[0], down[0] + half[1]), (radii[0], radii[1]), float(height))
 
 
-def folded(
-    rng: np.random.Generator,
-    low: float,
-    high: float,
-    across: tuple[float, float],
-    down: tuple[float, float],
-    length: float,
-) -> Waves:
-    """Folds about `length` pixels long on a tilted plane, from `low` to `high` over a window."""
-    room = (high - low) / 2
-    plane = tilted(rng, low + room, 0.5 * room, across, down, 0.25)
+def folded(rng: np.random.Generator, middle: float, room: float, across: Span, down: Span) -> Waves:
+    """Folds on a tilted plane, a quarter of the window's height long or more, `middle` +- `room` at most."""
+    length = rng.uniform(0.25, 1.0) * (down[1] - down[0])
+    plane = tilted(rng, middle, 0.5 * room, across, down, 0.25)
     height = rng.uniform(0.3, 1.0) * min(0.5 * room, (STEEPEST - abs(plane.right)) * length / math.tau)
     return Waves(plane, height, length, rng.uniform(0, math.pi), rng.uniform(0, math.tau))
 
