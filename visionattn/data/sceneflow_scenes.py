@@ -20,9 +20,11 @@ _SPLITS = (("TRAIN", 0), ("TEST", 1))
 _FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
-def stereo_views(seed: int, index: int, size: tuple[int, int], max_disparity: float, split: int = 0) -> StereoViews:
+def stereo_views(
+    seed: int, index: int, size: tuple[int, int], max_disparity: float, split: int = 0, crowd: float = 1.0
+) -> StereoViews:
     """Both views of the scene with this number, without noise or blur. Scenes of another split are others."""
-    return render_stereo(np.random.default_rng([seed, split, index]), size, max_disparity)
+    return render_stereo(np.random.default_rng([seed, split, index]), size, max_disparity, crowd)
 
 
 def in_final_pass(views: StereoViews, seed: int, index: int, asymmetry: float, split: int = 0) -> StereoViews:

@@ -95,9 +95,11 @@ class _View:
         )
 
 
-def render_stereo(rng: np.random.Generator, size: tuple[int, int], max_disparity: float) -> StereoViews:
-    """Both views of a random scene: H, W in pixels; disparities from 0 to below `max_disparity`."""
-    return draw_stereo(compose_stereo(rng, size, max_disparity))
+def render_stereo(
+    rng: np.random.Generator, size: tuple[int, int], max_disparity: float, crowd: float = 1.0
+) -> StereoViews:
+    """Both views of a random scene: H, W in pixels; disparities from 0 to below `max_disparity` (`compose_stereo`)."""
+    return draw_stereo(compose_stereo(rng, size, max_disparity, crowd))
 
 
 def draw_stereo(scene: StereoScene) -> StereoViews:

@@ -32,6 +32,7 @@ class MadeUpStereo(BaseDataset):
         height, width: of either view, 64 pixels or more.
         max_disparity: all disparities are from 0 to below it; the nearest of a scene is a third of it or more.
         image_pass: "finalpass", with haze, glare, blur, exposure and noise, or "cleanpass", without.
+        crowd: how many things stand in a scene, as a share of the usual number: fewer are easier.
         asymmetry: how far the two cameras of the final pass differ, 0 to 1.
         transforms: of the raw sample (`samples.RawSample`), as config dicts or callables.
         test_mode: evaluation; never replaces a sample.
@@ -50,6 +51,7 @@ class MadeUpStereo(BaseDataset):
         max_disparity: float = 192.0,
         *,
         image_pass: str = "finalpass",
+        crowd: float = 1.0,
         asymmetry: float = 0.3,
         transforms: Transforms = (),
         test_mode: bool = False,
@@ -59,6 +61,9 @@ class MadeUpStereo(BaseDataset):
         self.scenes, self.seed = whole_number("scenes", scenes, 1), whole_number("seed", seed, 0)
         self.size, self.max_disparity = (height, width), max_disparity
         self.image_pass = one_of("image_pass", image_pass, _PASSES)
+        if not 0 <= crowd <= 4:
+            raise ValueError(f"crowd={crowd!r} must be from 0 (nothing but walls and floors) to 4; 1 is usual")
+        self.crowd = crowd
         self.asymmetry = asymmetry
         check_scene(self.size, max_disparity, asymmetry)
         super().__init__(
@@ -76,7 +81,7 @@ class MadeUpStereo(BaseDataset):
     def raw(self, index: int) -> RawSample:
         """A pair as it is drawn, before any transform: every pixel is valid, and it has no files."""
         number = self.scene_number(index)
-        views = stereo_views(self.seed, number, self.size, self.max_disparity)
+        views = stereo_views(self.seed, number, self.size, self.max_disparity, crowd=self.crowd)
         if self.image_pass == "finalpass":
             views = in_final_pass(views, self.seed, number, self.asymmetry)
         return {
