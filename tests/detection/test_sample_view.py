@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from visionattn.data.coco_scenes import write_coco
@@ -23,6 +24,14 @@ def test_objects_are_counted_and_crowds_are_not_among_them():
 def test_sample_without_truth():
     view = sample_view(DetectionSample(), np.zeros((64, 64, 3), np.uint8), {"classes": ("a",)})
     assert (len(view.tiles), view.note) == (1, "objects not known")
+
+
+def test_pipeline_that_packs_nothing(tmp_path):
+    tree = write_coco(tmp_path / "tree", train=1, val=1, size=(64, 64))
+    config = tmp_path / "config.py"
+    config.write_text(f"train_dataloader = dict(dataset=dict(type='visionattn.MadeUpCoco', data_root={str(tree)!r}))")
+    with pytest.raises(ValueError, match=r"a sample of MadeUpCoco holds no inputs: .*visionattn\.PackDetection"):
+        browse(load_config(str(config)))
 
 
 def test_page_of_a_config(tmp_path):

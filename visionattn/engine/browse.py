@@ -60,6 +60,11 @@ def browse(config: Config, split: str = "train", number: int = 24, seed: int = 0
         for index in np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(int)).tolist():
             with seeded((seed, index)):
                 sample = dataset[index]
+            if not isinstance(sample, Mapping) or "inputs" not in sample:
+                raise ValueError(
+                    f"a sample of {type(dataset).__name__} holds no inputs: end its transforms with the one that packs "
+                    "it (mmseg.PackSegInputs, visionattn.PackStereo, visionattn.PackDetection)"
+                )
             image = _pictures(sample["inputs"], bgr=_is_bgr(config))
             view = sample_view(sample["data_samples"], image, metainfo)
             shape = (next(iter(image.values())) if isinstance(image, dict) else image).shape
