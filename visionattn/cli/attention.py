@@ -16,17 +16,14 @@ def run(args: Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from visionattn.attention.base import ContextMixer
-    from visionattn.attention.build import attention_class, list_attention
+    from visionattn.attention.listing import listed_mechanisms
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("mechanism", "cost", "cross", "grids", "paper"):
         table.add_column(heading, no_wrap=heading != "paper")
-    for name in list_attention():
-        mixer = attention_class(name)
-        cross = "yes" if issubclass(mixer, ContextMixer) else ""
-        grids = " ".join(f"{dims}-D" for dims in mixer.grid_dims)
-        table.add_row(name, mixer.claims.cost, cross, grids, mixer.claims.paper)
+    for row in listed_mechanisms():
+        grids = " ".join(f"{dims}-D" for dims in row.grids)
+        table.add_row(row.name, row.cost, "yes" if row.cross else "", grids, row.paper)
     # A pipe or a file has no width to fit into.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     return 0

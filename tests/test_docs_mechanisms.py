@@ -1,0 +1,18 @@
+"""The table of mechanisms in the docs is the registry's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from visionattn.attention.build import attention_class, list_attention
+
+PAGE = Path(__file__).parents[1] / "docs" / "mechanisms.md"
+
+
+def test_every_mechanism_has_its_row() -> None:
+    rows = {line.split("|")[1].strip(" `"): line for line in PAGE.read_text().splitlines() if line.startswith("| `")}
+    assert sorted(rows) == sorted(list_attention()), "run  python tools/mechanism_table.py"
+    for name, row in rows.items():
+        claims = attention_class(name).claims
+        assert claims.paper in row
+        assert f"| {claims.cost.replace('^2', '²')} |" in row
