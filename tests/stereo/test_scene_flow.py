@@ -110,6 +110,13 @@ def test_one_part_needs_no_other(tmp_path: Path) -> None:
         SceneFlow(str(tmp_path), "test", "cleanpass")
 
 
+def test_the_makers_tree_goes_before_another_beside_it(tmp_path: Path) -> None:
+    makers_tree(tmp_path, "finalpass")
+    gwcnet_tree(tmp_path, "finalpass")
+    test = SceneFlow(str(tmp_path), "test")
+    assert [Path(test.files(index).left).relative_to(tmp_path).parts[0] for index in range(2)] == ["FlyingThings3D"] * 2
+
+
 def test_masks_of_what_is_hidden_where_there_are_any(tmp_path: Path) -> None:
     makers_tree(tmp_path, "finalpass")
     assert "nonoccluded" not in SceneFlow(str(tmp_path), "test").raw(0)

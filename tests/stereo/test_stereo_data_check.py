@@ -293,7 +293,7 @@ def test_the_counts_are_those_of_plain_loops(tmp_path: Path) -> None:
 def test_what_is_measured_of_the_known_pixels(tmp_path: Path) -> None:
     write_tree(tmp_path)
     half, quarter = np.full((2, HEIGHT, WIDTH), np.inf, np.float32)
-    half[:, : WIDTH // 2], quarter[:, : WIDTH // 4] = 4, 200
+    half[:, : WIDTH // 2], quarter[:, : WIDTH // 4] = 100, 200
     write_pfm(map_file(tmp_path, "0006"), half)
     write_pfm(map_file(tmp_path, "0007"), quarter)  # the others: 6, 7 and 8 everywhere
     assert check_files(SceneFlow(str(tmp_path), "train", parts=["FlyingThings3D"])).measured == {
