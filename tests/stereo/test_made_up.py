@@ -81,6 +81,15 @@ def test_transforms_and_indices_are_taken() -> None:
     assert seen == ["made_up/0/0003", "made_up/0/0001"]
 
 
+def test_a_smaller_crowd_hides_less() -> None:
+    hidden = {
+        crowd: np.mean([1 - scene["nonoccluded"][:, 20:].mean() for scene in MadeUpStereo(8, **SMALL, crowd=crowd)])
+        for crowd in (0.0, 0.5, 1.0)
+    }
+    assert hidden[0.0] < 0.03, "bare walls hide nothing"
+    assert hidden[0.0] < hidden[0.5] < hidden[1.0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -90,6 +99,7 @@ def test_transforms_and_indices_are_taken() -> None:
         ({"width": 128}, r"max_disparity=192\.0 must be from 4 to the width, 128 pixels"),
         ({"image_pass": "final"}, "image_pass='final' is none of 'cleanpass', 'finalpass'"),
         ({"asymmetry": -0.1}, r"asymmetry=-0\.1 must be from 0"),
+        ({"crowd": 5.0}, r"crowd=5\.0 must be from 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
