@@ -101,3 +101,18 @@ def test_a_checkpoint_of_another_network_is_refused(plain: tuple[Tensor, Path]) 
     """Only the attention may be missing."""
     with pytest.raises(ValueError, match="feature_extraction"):
         load_checkpoint(PSMNet(16, attention={"spp": "NonLocal"}), plain[1], allow=("attention.*",))
+
+
+def test_a_view_may_look_at_the_other(plain: tuple[Tensor, Path]) -> None:
+    wanted, checkpoint = plain
+    model = network(cross_view="EfficientAttention")
+    report = load_checkpoint(model, checkpoint, strict=False)
+    assert {key.split(".")[0] for key in report.missing} == {"cross_view"}
+    assert not report.unexpected
+    left, right = pair()
+    with torch.no_grad():
+        assert torch.equal(model(left, right)[0], wanted)
+        torch.nn.init.ones_(model.cross_view.gamma)
+        assert not torch.allclose(model(left, right)[0], wanted)
+    with pytest.raises(TypeError, match="WindowAttention cannot look at another map"):
+        network(cross_view="WindowAttention")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from visionattn.blocks.cross_view import CrossViewBlock
 from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.registry import MODELS
 from visionattn.stereo.backbone_features import BackboneFeatures
@@ -50,6 +51,8 @@ class PSMNet(nn.Module):
         align_corners: of every interpolation.
         backbone: as `create_backbone` takes it; it has a map of stride 4. With a feature pyramid behind, it takes the
             place of the published feature extractor. Its weights are `feature_extraction.body`.
+        cross_view: a mechanism by which the features of each view look at the other; it must be able to look at
+            another map. None is as published.
     Raises:
         KeyError, TypeError, ValueError: a place that there is not, attention as `build_attention`, a backbone as
             `create_backbone`.
@@ -67,6 +70,7 @@ class PSMNet(nn.Module):
         attention: Mapping[str, AttentionConfig | None] | None = None,
         align_corners: bool = False,
         backbone: str | Mapping[str, Any] | None = None,
+        cross_view: AttentionConfig | None = None,
     ) -> None:
         super().__init__()
         self.max_disparity = max_disparity
@@ -94,6 +98,7 @@ class PSMNet(nn.Module):
         self.attention = nn.ModuleDict(
             {place: AttentionPlugin(_PLACES[place], cfg) for place, cfg in sorted(wanted.items()) if cfg is not None}
         )
+        self.cross_view = None if cross_view is None else CrossViewBlock(_PLACES["spp"], cross_view)
 
     def forward(self, left: Tensor, right: Tensor) -> list[Tensor]:
         """Disparities [B, H, W] in float32 at least: of all three hourglasses in training, of the last one in eval.
@@ -105,6 +110,8 @@ class PSMNet(nn.Module):
         """
         check_pair(left, right, self.divisor, self.smallest)
         left_map, right_map = (self._at("spp", self.feature_extraction(image)) for image in (left, right))
+        if self.cross_view is not None:
+            left_map, right_map = self.cross_view(left_map, right_map)
         start = self.dres0((None, left_map, right_map))
         start = self._at("cost", start + self.dres1(start))
 
