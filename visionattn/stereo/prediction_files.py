@@ -38,7 +38,7 @@ def write_disparity(disparity: NDArray[np.float32], out: Path, name: str) -> lis
     fits = np.isfinite(disparity) & (disparity <= _LARGEST_IN_PNG)
     if not fits.all():
         warnings.warn(
-            f"{png} has 0 (unknown) at {int((~fits).sum())} pixels whose disparity is above the "
+            f"{png} has 0 (unknown) at {int((~fits).sum())} pixels whose disparity is not finite or above the "
             f"{_LARGEST_IN_PNG:.3f} that 16 bits hold; {pfm.name} has them all",
             stacklevel=2,
         )
