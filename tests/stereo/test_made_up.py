@@ -105,3 +105,13 @@ def test_a_smaller_crowd_hides_less() -> None:
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MadeUpStereo(**arguments)
+
+
+def test_fewer_things_are_fewer_edges() -> None:
+    def steps(crowd: float) -> float:
+        scenes = MadeUpStereo(4, 1, 96, 160, 40.0, crowd=crowd)
+        return sum(float((np.abs(np.diff(scenes.raw(i)["disparity"], axis=1)) > 1).mean()) for i in range(4))
+
+    assert steps(0.2) < 0.6 * steps(1.0)
+    with pytest.raises(ValueError, match="crowd=5 must be from 0"):
+        MadeUpStereo(crowd=5)

@@ -18,12 +18,14 @@ from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.ops.convex_upsampling import convex_upsampling
 from visionattn.ops.cost_volume import group_correlation_volume
 from visionattn.ops.disparity_regression import soft_argmax
+from visionattn.ops.precision import at_least_float32
 from visionattn.registry import MODELS
 from visionattn.stereo.backbone_features import BackboneFeatures
 from visionattn.stereo.layers import check_pair, conv_bn_3d, disparity_planes, doubling_bn_3d
 from visionattn.typing import AttentionConfig
 
 _STRIDE = 4
+_SHARPNESS = 16.0  # logits between features that are equal and such that have nothing in common, to begin with
 
 
 @MODELS.register_module()
@@ -66,6 +68,7 @@ class CompactStereo(nn.Module):
         self.planes = disparity_planes(max_disparity, self.divisor)
         self.groups = groups
         self.features = BackboneFeatures(backbone, channels, (_STRIDE,))
+        self.norm = nn.BatchNorm2d(channels)  # unlike features are then as often opposite as equal
         self.stem = nn.Sequential(
             conv_bn_3d(groups, volume_channels, 3, 1, 1),
             nn.ReLU(),
@@ -73,6 +76,7 @@ class CompactStereo(nn.Module):
         )
         self.hourglass = _Hourglass(volume_channels)
         self.scores = nn.Conv3d(volume_channels, 1, 3, padding=1)
+        self.sharpness = nn.Parameter(torch.tensor(_SHARPNESS))
         self.weights = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 9 * _STRIDE**2, 1)
         )
@@ -93,16 +97,23 @@ class CompactStereo(nn.Module):
         """
         check_pair(left, right, self.divisor, self.smallest)
         (maps,) = self.features(torch.cat([left, right]))
-        left_map, right_map = self._at("features", maps).chunk(2)
-        volume = self.stem(group_correlation_volume(left_map, right_map, self.planes, self.groups))
-        volume = self._at("cost", F.relu(volume))
+        left_map, right_map = self._at("features", self.norm(maps)).chunk(2)
+        costs = group_correlation_volume(self._unit(left_map), self._unit(right_map), self.planes, self.groups)
+        volume = self._at("cost", F.relu(self.stem(costs)))
         bottom = self.attention["hourglass"] if "hourglass" in self.attention else None  # noqa: SIM401  # no dict
-        coarse = soft_argmax(self.scores(self.hourglass(volume, bottom)).squeeze(1))  # in its own pixels
+        learned = self.scores(self.hourglass(volume, bottom)).squeeze(1)
+        # The plain likeness of the features matches from the first step on; what is learned is added to it.
+        coarse = soft_argmax(learned + self.sharpness * costs.mean(1))  # in its own pixels
         fine = convex_upsampling(coarse, self.weights(left_map), _STRIDE)
         if not self.training:
             return [fine]
         smooth = F.interpolate(coarse[:, None], scale_factor=_STRIDE, mode="bilinear", align_corners=False)[:, 0]
         return [_STRIDE * smooth, fine]
+
+    def _unit(self, x: Tensor) -> Tensor:
+        """The map with each group of channels at every pixel of mean square 1: correlations from -1 to 1."""
+        grouped = torch.unflatten(at_least_float32(x), 1, (self.groups, -1))
+        return (grouped * torch.rsqrt(grouped.square().mean(2, keepdim=True) + 1e-6)).flatten(1, 2)
 
     def _at(self, place: str, x: Tensor) -> Tensor:
         return self.attention[place](x) if place in self.attention else x
