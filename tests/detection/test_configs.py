@@ -21,7 +21,7 @@ from visionattn.engine.config_check import refuse_unknown
 from visionattn.registry import DATASETS, MODELS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(CONFIGS.glob("detection/*.py"))
+FILES = [*sorted(CONFIGS.glob("detection/*.py")), CONFIGS / "quickstart/detection.py"]
 COCO = [path for path in FILES if path.stem.endswith("_coco")]
 
 
