@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import json
 import os
 from pathlib import Path
@@ -16,14 +15,6 @@ from visionattn.detection.coco_json import decode_mask, read_coco
 
 MINI = Path(os.environ.get("VISIONATTN_DATA") or Path(__file__).parents[3] / "shared" / "data") / "coco_mini"
 SIZE = (40, 60)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collections():
-    """mmengine collects garbage once a data set, among all that torch has loaded."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def box_mask(left, top, right, bottom):

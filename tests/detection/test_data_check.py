@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import json
 import re
 
@@ -13,14 +12,6 @@ from visionattn.data.findings import check_files
 from visionattn.detection.coco import CocoDetection
 from visionattn.engine.config import load_config
 from visionattn.engine.data_check import check_data
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collections():
-    """mmengine collects garbage once a data set, among all that torch has loaded."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

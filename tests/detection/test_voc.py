@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import gc
-
 import cv2
 import numpy as np
 import pytest
@@ -13,14 +11,6 @@ from visionattn.detection.voc import VOC_CLASSES, VOCDetection
 OBJECT = """<object><name>{name}</name><pose>Left</pose><truncated>0</truncated><difficult>{difficult}</difficult>
 <bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox>
 <part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collections():
-    """mmengine collects garbage once a data set, among all that torch has loaded."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def write_xml(folder, stem, objects):
