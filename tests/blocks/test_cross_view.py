@@ -9,10 +9,15 @@ from torch import Tensor, nn
 
 from visionattn.attention.base import ContextMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
+from visionattn.attention.softmax import SoftmaxAttention
 from visionattn.blocks.cross_view import CrossViewBlock
 from visionattn.registry import MODELS
 
 ABLE = [name for name in list_attention() if issubclass(attention_class(name), ContextMixer)]
+
+
+class OnlyMaps(SoftmaxAttention):
+    grid_dims = (2,)
 
 
 def views() -> tuple[Tensor, Tensor]:
@@ -44,17 +49,22 @@ def test_each_position_looks_at_its_row_or_all_of_the_other_view(rows: bool) -> 
                     torch.testing.assert_close(out[b, :, y, x], own[b, :, y, x] + block.gamma * mixed)
 
 
+@pytest.mark.parametrize("rows", [True, False], ids=["rows", "map"])
 @pytest.mark.parametrize("name", ABLE)
-def test_it_starts_as_the_identity_and_trains(name: str) -> None:
-    block = CrossViewBlock(8, {"type": name})
+def test_it_starts_as_the_identity_and_trains(name: str, rows: bool) -> None:
+    try:
+        block = CrossViewBlock(8, {"type": name}, (5,) if rows else (3, 5), rows=rows)
+    except ValueError as error:
+        pytest.skip(str(error))
     left, right = (view.float() for view in views())
     out = block(left, right)
     assert torch.equal(out[0], left)
     assert torch.equal(out[1], right)
     nn.init.ones_(block.gamma)
     out = block(left, right)
+    assert not torch.allclose(out[0], left)
     (out[0] * out[1]).sum().backward()
-    assert [n for n, p in block.named_parameters() if p.grad is None or not p.grad.any()] in ([], ["attn.qkv.bias"])
+    assert [n for n, p in block.named_parameters() if p.grad is None] == []
 
 
 def test_without_zero_init_there_is_no_gain() -> None:
@@ -80,8 +90,11 @@ def test_maps_keep_their_dtype_under_autocast() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(TypeError, match=r"WindowAttention cannot look at another map; .* one of EfficientAttention, "):
+    with pytest.raises(TypeError, match=r"WindowAttention cannot look at another map; .* EfficientAttention, "):
         CrossViewBlock(8, "WindowAttention")
+    with pytest.raises(ValueError, match=r"OnlyMaps takes no rows \(grids of \(2,\) dimensions\); let it look"):
+        CrossViewBlock(8, {"type": OnlyMaps})
+    assert CrossViewBlock(8, {"type": OnlyMaps}, rows=False).attn.grid_dims == (2,)
     block = CrossViewBlock(8, "SoftmaxAttention")
     with pytest.raises(ValueError, match=r"\[B, 8, H, W\] of one size, got \[1, 8, 3, 5\] and \[1, 8, 3, 6\]"):
         block(torch.zeros(1, 8, 3, 5), torch.zeros(1, 8, 3, 6))

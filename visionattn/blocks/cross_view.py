@@ -29,6 +29,7 @@ class CrossViewBlock(nn.Module):
         zero_init: False is without gamma.
     Raises:
         TypeError: the mechanism cannot look at another map.
+        ValueError: it takes no grids of one dimension (with rows) or two (without).
         KeyError, TypeError, ValueError: as `build_attention`.
     """
 
@@ -46,7 +47,7 @@ class CrossViewBlock(nn.Module):
         self.channels = channels
         self.rows = rows
         self.norm = nn.LayerNorm(channels) if norm else None
-        self.attn = build_context_mixer(attention, channels, grid)
+        self.attn = build_context_mixer(attention, channels, grid, rows=rows)
         self.gamma = nn.Parameter(torch.zeros(channels)) if zero_init else None
 
     def forward(self, left: Feature, right: Feature) -> tuple[Feature, Feature]:
@@ -78,15 +79,21 @@ def attend_rows(attention: nn.Module, x: Tensor, context: Tensor) -> Tensor:
     return mixed.reshape(x.shape)
 
 
-def build_context_mixer(cfg: AttentionConfig, dim: int, grid: Sequence[int] | None = None) -> ContextMixer:
-    """`build_attention` of a mechanism that can look at another map.
+def build_context_mixer(
+    cfg: AttentionConfig, dim: int, grid: Sequence[int] | None = None, *, rows: bool
+) -> ContextMixer:
+    """`build_attention` of a mechanism that can look at another map, row by row or as a whole.
 
     Raises:
-        TypeError: this one cannot; the message names those that can.
+        TypeError: it cannot look at another map; the message names those that can.
+        ValueError: it cannot look at rows, or at maps.
         KeyError, TypeError, ValueError: as `build_attention`.
     """
     mixer = build_attention(cfg, dim, grid)
     if not isinstance(mixer, ContextMixer):
         able = ", ".join(name for name in list_attention() if issubclass(attention_class(name), ContextMixer))
         raise TypeError(f"{type(mixer).__name__} cannot look at another map; between two views, use one of {able}")
+    if (1 if rows else 2) not in mixer.grid_dims:
+        what, way_out = ("rows", "let it look at the whole map") if rows else ("maps", "let it look along the rows")
+        raise ValueError(f"{type(mixer).__name__} takes no {what} (grids of {mixer.grid_dims} dimensions); {way_out}")
     return mixer

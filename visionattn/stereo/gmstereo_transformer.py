@@ -72,7 +72,7 @@ class FeatureTransformer(nn.Module):
                 SelfLayer(dim, None if self_attention is None else build_attention(self_attention, dim)),
                 CrossLayer(
                     dim,
-                    None if cross_attention is None else build_context_mixer(cross_attention, dim),
+                    None if cross_attention is None else build_context_mixer(cross_attention, dim, rows=cross_rows),
                     expansion,
                     rows=cross_rows,
                 ),
