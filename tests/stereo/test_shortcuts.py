@@ -116,6 +116,26 @@ def test_each_layer_is_the_same_in_both_forms_in_float32(monkeypatch: pytest.Mon
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_program_of_the_network_is_the_plain_form(taken: set[str]) -> None:
+    torch.manual_seed(0)
+    network = GwcNet(16, groups=8, concat_channels=12).double()
+    pair = tuple(torch.randn(2, 1, 3, 32, 48, dtype=torch.float64))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(*pair)  # norms that fit, or one disparity would have it all
+    taken.clear()
+    program = torch.export.export(network.eval(), pair)
+    assert not taken
+    with torch.no_grad():
+        (wanted,), (found,) = network(*pair), program.module()(*pair)
+    assert taken == set(FORMS)
+    assert wanted.std() > 1
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-8)
+
+
 def test_volumes_stay_channels_last_between_the_layers() -> None:
     torch.manual_seed(0)
     network = GwcNet(192, groups=8, concat_channels=12).eval()

@@ -32,7 +32,7 @@ def shortens(x: Tensor) -> bool:
     - x is float32 or float64;
     - eager mode: no autocast, torch.compile, export, tracing, torch.func transform or forward-mode derivative.
     """
-    return x.dtype in (torch.float32, torch.float64) and kernels_allowed() and runs_eagerly() and is_ordinary(x)
+    return x.dtype in (torch.float32, torch.float64) and runs_eagerly() and kernels_allowed() and is_ordinary(x)
 
 
 class VolumeConvolution(nn.Conv3d):
