@@ -136,9 +136,10 @@ def test_a_program_of_the_network_is_the_plain_form(taken: set[str]) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-8)
 
 
-def test_volumes_stay_channels_last_between_the_layers() -> None:
+@pytest.mark.parametrize("concat_channels", [0, 12])
+def test_volumes_stay_channels_last_between_the_layers(concat_channels: int) -> None:
     torch.manual_seed(0)
-    network = GwcNet(192, groups=8, concat_channels=12).eval()
+    network = GwcNet(192, concat_channels=concat_channels).eval()
     seen = {}
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.BatchNorm3d):
