@@ -34,9 +34,26 @@ BY_HAND = {
     "NonLocalConcatenation": 4 * N * C * INNER + 2 * N * INNER + N * N * INNER,
     "WindowAttention": 4 * N * C * C + WINDOWS * 49 * 49 * 2 * C,
     "WindowAttentionV2": 4 * N * C * C + WINDOWS * 49 * 49 * 2 * C,
+    "LinearAttention": 4 * N * C * C + 2 * N * C * C // 8 + N * C,
+    "DoubleAttention": N * C * 3 * (C // 4) + 2 * N * (C // 4) ** 2 + N * (C // 4) * C,
+    # 8 heads of width 4 with int(4 log 4) = 5 features
+    "Performer": 4 * N * C * C + 2 * N * C * 5 + 2 * N * 8 * 5 * 4 + N * 8 * 5,
+    "PerformerReLU": 4 * N * C * C + 2 * N * C * 5 + 2 * N * 8 * 5 * 4 + N * 8 * 5,
+    "AFTSimple": 4 * N * C * C,
+    "AFTFull": 4 * N * C * C + N * N * 2 * C,
+    "AFTLocal": 4 * N * C * C,
+    "AFTConv": N * C * (C + 4 + C) + 11 * 11 * N * (C + 4) + N * C * C,
+    "OptimisedAttention": 3 * N * C * C + 2 * N * N * C,
+    "EfficientProjectionAttention": 2 * N * C * C + 2 * N * N * C,
+    "SuperAttention": 2 * N * C * C + 3 * N * N * C,
+    "Linformer": 4 * N * C * C + 4 * 256 * N * C,
+    "LinformerPool": 4 * N * C * C + 2 * N * 8 * 8 * C,
 }
-# Of what does not depend on the image: the network that makes Swin V2's bias from 13 x 13 offsets, for 8 heads.
-ONCE = {"WindowAttentionV2": 13 * 13 * (2 * 512 + 512 * 8)}
+# Of what does not depend on the image; Swin V2: the network that makes its bias from 13 x 13 offsets, for 8 heads.
+ONCE = {
+    "WindowAttentionV2": 13 * 13 * (2 * 512 + 512 * 8),
+    "AFTFull": N * N * 128,  # the bias of every pair, of two factors
+}
 
 
 def ours(run: Callable[[], object]) -> int:
