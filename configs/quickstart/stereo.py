@@ -6,7 +6,7 @@ python tools/train.py configs/quickstart/stereo.py
 
 _base_ = ["../_base_/datasets/made_up_stereo.py", "../_base_/runtime/stereo.py"]
 
-iterations = 800
+iterations = 700
 
 model = dict(
     type="visionattn.StereoMatcher",

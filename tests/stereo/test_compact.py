@@ -65,28 +65,28 @@ def test_inserted_attention_starts_as_the_identity() -> None:
             after = changed
 
 
-def shifted(disparity: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise of two-pixel grains, and its right view; what lies outside it is other noise."""
-    generator = torch.Generator().manual_seed(disparity)
-    strip = torch.randn(1, 3, 16, 40, generator=generator).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    left, right = strip[..., :64], strip[..., disparity : 64 + disparity]
-    return left, right, torch.full((1, 32, 64), float(disparity))
+def shifted(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise of two-pixel grains and its right view, 4 pixels away, and another 12 away."""
+    generator = torch.Generator().manual_seed(seed)
+    strips = torch.randn(2, 3, 16, 40, generator=generator).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    right = torch.stack([strip[..., d : 64 + d] for strip, d in zip(strips, (4, 12), strict=True)])
+    return strips[..., :64], right, torch.tensor([4.0, 12.0]).view(2, 1, 1).expand(2, 32, 64)
 
 
 def test_it_learns_to_match() -> None:
-    """Two pairs of plain shifts: within some steps the error is a small part of the best constant's, 4 pixels."""
+    """On noise that it has not seen, where nothing but the match tells; the best constant is 4 pixels off."""
     model = network()
-    pairs = [shifted(4), shifted(12)]
-    left, right, truth = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    inside = (torch.arange(64) >= 12).expand_as(truth)
+    inside = (torch.arange(64) >= 12).expand(2, 32, 64)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     loss_function = WeightedSmoothL1Loss((0.5, 1.0))
-    for _ in range(50):
+    for step in range(50):
+        left, right, truth = shifted(step)
         optimizer.zero_grad()
         loss_function(model(left, right), truth, inside).backward()
         optimizer.step()
+    left, right, truth = shifted(1000)
     error = (model(left, right)[-1] - truth).abs()[inside].mean()
-    assert error < 1
+    assert error < 1.5
 
 
 def test_bad_input_is_named() -> None:
