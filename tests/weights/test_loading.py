@@ -29,10 +29,10 @@ def _assert_loaded(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "model", "module"])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_state_dicts_are_found(key: str | None, wrapped: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_state_dicts_are_found(key: str | None, wrapper: str, tmp_path: Path) -> None:
     state = _changed()
-    saved: dict[str, Any] = {f"module.{name}": value for name, value in state.items()} if wrapped else dict(state)
+    saved: dict[str, Any] = {f"{wrapper}{name}": value for name, value in state.items()}
     torch.save(saved if key is None else {key: saved, "epoch": 3}, tmp_path / "net.pth")
     net = _net()
     report = load_checkpoint(net, tmp_path / "net.pth")
@@ -112,6 +112,13 @@ def test_weights_of_which_nothing_matches_are_refused(strict: bool, tmp_path: Pa
     torch.save({"a": torch.ones(2)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="0 tensors match, 6 missing"):
         load_checkpoint(_net(), tmp_path / "other.pth", strict=strict)
+
+
+def test_the_prefix_behind_which_they_lie_is_named(tmp_path: Path) -> None:
+    torch.save({f"net.body.{name}": value for name, value in _changed().items()}, tmp_path / "whole.pth")
+    with pytest.raises(ValueError, match=r"0 tensors match, .*; prefix='net\.body\.' takes what stands behind it$"):
+        load_checkpoint(_net(), tmp_path / "whole.pth")
+    assert load_checkpoint(_net(), tmp_path / "whole.pth", prefix="net.body.").complete
 
 
 def test_batch_norms_without_a_count_load(tmp_path: Path) -> None:

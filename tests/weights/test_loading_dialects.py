@@ -208,6 +208,13 @@ def test_a_checkpoint_of_another_size_names_both(options: dict[str, Any], said: 
     assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
 
 
+def test_names_of_no_dialect_are_said_to_be_that(tmp_path: Path) -> None:
+    torch.save({"foo.weight": torch.ones(2)}, tmp_path / "foo.pth")
+    names = "its names are none of microsoft, timm, torchvision and mmseg"
+    with pytest.raises(ValueError, match=rf"0 tensors match, .* 1 unexpected \(first: foo\.weight\); {names}$"):
+        load_checkpoint(our_swin(), tmp_path / "foo.pth")
+
+
 def test_a_swin_v2_is_no_swin(tmp_path: Path) -> None:
     torch.save(timm_swin(8, (64, 64), v2=True).state_dict(), tmp_path / "v2.pth")
     with pytest.raises(ValueError, match=r"Swin V2 \(embed_dim=16, .*\), expected Swin \(embed_dim=16, "):

@@ -162,6 +162,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+def test_a_text_is_no_weights_file(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_text("hello")  # torch's reader looks up the first letter as an operation: KeyError(101)
+    with pytest.raises(ValueError, match=r"a\.pth cannot be read as weights \(another kind .*\): KeyError 101$"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
 def _damaged(path: Path) -> bytes:
     """The file with 200 bytes in the middle inverted: inside the weights."""
     content = bytearray(path.read_bytes())

@@ -16,7 +16,7 @@ from visionattn.weights.dialects.swin import is_computed
 from visionattn.weights.reading import below, find_state_dict, read_checkpoint
 from visionattn.weights.report import LoadReport, compare, patterns_for
 from visionattn.weights.resizing import resized
-from visionattn.weights.translation import Spoken, detect, from_canonical, speaking, to_canonical
+from visionattn.weights.translation import Spoken, detect, dialect_names, from_canonical, speaking, to_canonical
 
 _WITHOUT_STRICT = "; strict=False loads what matches"
 
@@ -80,7 +80,7 @@ def load_weights(
         sizes = "" if source is None or wanted is None else _sizes(state, source, own, wanted)
         patterns = patterns_for((*report.missing, *report.unexpected, *report.mismatched), report.matched)
         advice = f"; allow={tuple(patterns)} lets these be left over" if patterns and not sizes else _WITHOUT_STRICT
-        raise ValueError(_refusal(model, report, sizes) + (advice if report.matched else ""))
+        raise ValueError(_refusal(model, report, sizes) + (advice if report.matched else _where_else(own, state)))
     _load(model, found, report)
     return report
 
@@ -165,6 +165,18 @@ def _sizes(state: Mapping[str, Any], source: Spoken, own: Mapping[str, Any], wan
     if pairs[0][0] is pairs[1][0] and all(theirs[what] == ours[what] for what in theirs.keys() & ours.keys()):
         return ""
     return "{}, expected {}: ".format(*(described(family, canonical) for family, canonical in pairs))
+
+
+def _where_else(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """What to do about a file of which nothing matches, as far as its names tell; else nothing."""
+    first = next(iter(own), "")
+    prefix = next((name[: -len(first)] for name in map(str, state) if first and name.endswith(f".{first}")), None)
+    if prefix is not None:
+        return f"; prefix={prefix!r} takes what stands behind it"
+    if detect(own) is not None and detect(state) is None:
+        names = dialect_names()
+        return f"; its names are none of {', '.join(names[:-1])} and {names[-1]}"
+    return ""
 
 
 def _without_computed(state: Mapping[str, Any]) -> Mapping[str, Any]:

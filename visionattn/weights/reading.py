@@ -24,6 +24,8 @@ from visionattn.weights.inert import INERT_TYPES
 from visionattn.weights.sharded import is_sharded, read_sharded
 
 _STATE_DICT_KEYS = ("state_dict", "model", "module")
+_WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
+"""What torch.compile and data parallelism put before every name, whichever was applied last."""
 _ALLOW_LIST = Lock()
 
 
@@ -59,7 +61,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def find_state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The names and tensors of a checkpoint, without a wrapper's "module." before every name.
+    """The names and tensors of a checkpoint, without a wrapper's "module." or "_orig_mod." before every name.
 
     Raises:
         ValueError: it holds no tensors by name.
@@ -71,8 +73,9 @@ def find_state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(
             f"no weights found: expected tensors by name, or under state_dict, model or module, got {keys}"
         )
-    if all(str(name).startswith("module.") for name in state):
-        state = below("module.", state)
+    for wrapper in _WRAPPERS:
+        if all(str(name).startswith(wrapper) for name in state):
+            state = below(wrapper, state)
     return state
 
 
@@ -153,4 +156,6 @@ def _first_sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     # torch's own message for unknown types comes with pages of advice, one of it being to switch the safety off.
     text = text.rpartition("WeightsUnpickler error:")[2].strip() or text
-    return re.split(r"(?<=[a-z)])\. ", text)[0] or type(error).__name__
+    if isinstance(error, KeyError) or not text:  # the key alone says nothing
+        text = f"{type(error).__name__} {text}".strip()
+    return re.split(r"(?<=[a-z)])\. ", text)[0]
