@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from inspect import Parameter, signature
 from typing import Any, cast
 
 from torch import nn
@@ -22,6 +23,7 @@ def create_backbone(name_or_cfg: str | Mapping[str, Any]) -> nn.Module:
             tuple and say no channels), or a name of ours: dict(type="swin_tiny_window7", attention="NonLocal").
     Raises:
         KeyError: nothing has this name.
+        TypeError: a backbone of ours has no such option.
     """
     named = named_backbones()
     if isinstance(name_or_cfg, Mapping):
@@ -50,4 +52,21 @@ def _built(cfg: dict[str, Any]) -> nn.Module:
     kind = cfg.get("type")
     if isinstance(kind, str) and "." not in kind and MODELS.get(f"{SCOPE}.{kind}") is not None:
         cfg = {**cfg, "type": f"{SCOPE}.{kind}"}
+    _check_options(cfg)
     return cast("nn.Module", MODELS.build(cfg))
+
+
+def _check_options(cfg: Mapping[str, Any]) -> None:
+    """Raises TypeError with the options that there are, where a backbone of ours has not those of the config."""
+    kind = cfg.get("type")
+    built = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(built, type) or not built.__module__.startswith(f"{__package__}."):
+        return
+    taken = signature(built).parameters
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in taken.values()):
+        return
+    unknown = [name for name in cfg if name != "type" and name not in taken]
+    if unknown:
+        close = get_close_matches(unknown[0], taken, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ";"
+        raise TypeError(f"{built.__name__} has no option {unknown[0]!r}{hint} it takes {', '.join(taken)}")
