@@ -292,6 +292,13 @@ def test_what_does_not_fit_is_told() -> None:
         timm.create_model("va_swin_tiny_window7", window_size=7)
     with pytest.raises(ValueError, match="global_pool='token' must be one of 'avg', 'max'"):
         model("vitdet", global_pool="token")
+    with pytest.raises(ValueError, match="a classifier of 10 classes needs pooling"):
+        model("swin", num_classes=10, global_pool="")
+    net = model("swin", num_classes=0, global_pool="")
+    with pytest.raises(ValueError, match="a classifier of 10 classes needs pooling"):
+        net.reset_classifier(10)
+    net.reset_classifier(10, "avg")
+    assert net(image()).shape == (2, 10)
     with pytest.raises(TypeError, match="backbone"):
         timm.create_model("va_backbone")
 

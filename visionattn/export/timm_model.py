@@ -113,7 +113,12 @@ class TimmModel(nn.Module):
         return cast("nn.Module", self.head.fc)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier; 0 classes for none, global_pool="" for no pooling either."""
+        """A new classifier; 0 classes for none, global_pool="" for no pooling either.
+
+        Raises:
+            ValueError: classes without pooling.
+        """
+        _check_pooled(num_classes, self.head.global_pool.pool_type if global_pool is None else global_pool)
         self.num_classes = num_classes
         self.head.reset(num_classes, pool_type=global_pool)
         self.head_hidden_size = self.head.num_features
@@ -170,8 +175,9 @@ class TimmModel(nn.Module):
 
     def add_head(self, num_classes: int, global_pool: str | None, drop_rate: float) -> None:
         """Pooling ("avg" if None) and classifier over the last map."""
-        self.num_classes = num_classes
         pool = "avg" if global_pool is None else global_pool
+        _check_pooled(num_classes, pool)
+        self.num_classes = num_classes
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
 
@@ -202,3 +208,8 @@ class TimmModel(nn.Module):
         if isinstance(self.norm, nn.Identity):
             return x
         return cast("Feature", self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+def _check_pooled(num_classes: int, pool: str) -> None:
+    if num_classes and not pool:
+        raise ValueError(f"a classifier of {num_classes} classes needs pooling; global_pool='' goes with num_classes=0")
