@@ -415,7 +415,7 @@ def test_create_backbone() -> None:
         visionattn.create_backbone("resnet181")
     with pytest.raises(KeyError, match="did you mean TimmBackbone"):
         visionattn.create_backbone("TimBackbone")
-    with pytest.raises(TypeError, match=r"SwinTransformer has no option 'window_size'; did you mean window.* num_heads"):
+    with pytest.raises(TypeError, match=r"SwinTransformer has no option 'window_size'; did you mean window.*heads"):
         visionattn.create_backbone({"type": "swin_tiny_window7", "window_size": 7})
 
 
