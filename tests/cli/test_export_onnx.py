@@ -41,9 +41,32 @@ def test_mistakes(trained: tuple[str, str], tmp_path: Path, capsys: pytest.Captu
         ([config, "out.onnx"], "an export needs weights: visionattn export onnx"),
         ([config, str(tmp_path / "none.pth"), "out.onnx"], "none.pth"),
         ([config, checkpoint, "out.onnx", "--shape", "3", "0", "8"], "--shape 3 0 8: expected 1 or more"),
+        ([config, checkpoint, "out.txt"], "out.txt must end in .onnx"),
         (["resnet19", checkpoint, "out.onnx"], "no backbone is called 'resnet19'"),
     ):
         assert main(["export", "onnx", *arguments]) == 2
         error = capsys.readouterr().err
         assert answer in error
         assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_backbone_from_its_own_checkpoint_or_the_whole_models(
+    whole: bool, trained: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, checkpoint = trained
+    state = torch.load(checkpoint)["state_dict"]
+    own = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    if not whole:
+        torch.save(own, checkpoint)
+    exported = []
+
+    def stop(model: torch.nn.Module, *args: object, **options: object) -> None:
+        exported.append(model.state_dict())
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("visionattn.export.onnx.export_onnx", stop)
+    with pytest.raises(ValueError, match="far enough"):
+        main(["export", "onnx", config, checkpoint, "a.onnx", "--backbone", "--cfg-options", *OPTIONS])
+    assert exported[0].keys() == own.keys()
+    assert all(torch.equal(value, own[name]) for name, value in exported[0].items())

@@ -33,6 +33,8 @@ def run(args: Namespace) -> int:
         raise ValueError(f"an export needs weights: visionattn export onnx {args.config} CHECKPOINT {args.checkpoint}")
     if min(args.shape) < 1:
         raise ValueError(f"--shape {' '.join(map(str, args.shape))}: expected 1 or more")
+    if not args.out.endswith(".onnx"):
+        raise ValueError(f"{args.out} must end in .onnx")
     import torch
 
     from visionattn.cli.models import model_from
@@ -41,10 +43,10 @@ def run(args: Namespace) -> int:
 
     with quick_collections():
         model: Any = model_from(args.config, args.cfg_options)
-        report = _load(model, args.checkpoint)
         metadata = {"visionattn.config": args.config, **_images(model)}
         if args.backbone:
             model = getattr(model, "backbone", model)
+        report = _load(model, args.checkpoint)
         written = export_onnx(model, args.out, torch.randn(1, *args.shape), dynamic=args.dynamic, metadata=metadata)
     sizes = ", ".join(f"{height} x {width}" for height, width in written.sizes)
     print(f"weights   {report}")
