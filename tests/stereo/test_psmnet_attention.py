@@ -45,9 +45,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Path]:
 
 
 def config(name: str, place: str) -> dict[str, Any]:
-    """A mechanism for the grid at a place, with windows of as many axes where it has windows."""
+    """A mechanism for the grid at a place, with shifted windows of as many axes where it has them."""
     options: dict[str, Any] = {"grid": GRIDS[place]}
-    if "window" in inspect.signature(attention_class(name)).parameters:
+    if "shift" in inspect.signature(attention_class(name)).parameters:
         options.update(window=(2,) * len(GRIDS[place]), shift=(0,) * len(GRIDS[place]))
     return {"type": name, **options}
 
