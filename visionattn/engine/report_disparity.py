@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from visionattn.engine.run_record import RunRecord
-from visionattn.visualization.page import Html, element, joined, picture, section, table
+from visionattn.visualization.page import Html, card, element, joined, picture, section, table
 
 _REGIONS = {"all": "all", "noc": "non-occluded", "fg": "foreground", "bg": "background"}
 _POOLED = "-pixels"
@@ -58,7 +58,7 @@ def _pictures(record: RunRecord) -> list[Html]:
         pixels = cv2.imread(str(file))
         if pixels is not None:  # else it was cut off in the middle
             shown = picture(np.asarray(pixels[..., ::-1], np.uint8), f"evaluation of {file.stem}", width=_WIDTH)
-            cards.append(element("figure", joined((element("figcaption", element("b", file.stem)), shown))))
+            cards.append(card([("left | truth | disparity | error", shown)], element("b", file.stem)))
     if not cards:
         return []
     more = max(len(record.pictures) - _PICTURES, 0)
