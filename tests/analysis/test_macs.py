@@ -48,6 +48,9 @@ BY_HAND = {
     "SuperAttention": 2 * N * C * C + 3 * N * N * C,
     "Linformer": 4 * N * C * C + 4 * 256 * N * C,
     "LinformerPool": 4 * N * C * C + 2 * N * 8 * 8 * C,
+    # 4 heads, keys of 16, values of C / 4: q, k and v; the content's lambda; those of positions; their application
+    "LambdaLayer": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + 23 * 23) + N * 16 * C,
+    "LambdaLayerGlobal": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + N) + N * 16 * C,
 }
 # Of what does not depend on the image; Swin V2: the network that makes its bias from 13 x 13 offsets, for 8 heads.
 ONCE = {

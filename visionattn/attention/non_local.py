@@ -12,11 +12,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visionattn.attention.base import Claims, ContextMixer, check_no_context_mask, check_same_batch
+from visionattn.attention.token_norm import normalized
 from visionattn.ops.non_local import (
     concatenation_attention,
     dot_product_attention,
@@ -102,7 +102,7 @@ class NonLocalMixer(ContextMixer):
         )
         out = self.out(attended)
         if self.norm is not None:
-            out = _normalize(self.norm, out, None if mask is None else mask.flatten(1))
+            out = normalized(self.norm, out, None if mask is None else mask.flatten(1))
         return out.reshape(x.shape)
 
 
@@ -187,12 +187,3 @@ def _embedding(dim: int, inner_dim: int) -> nn.Linear:
     nn.init.normal_(projection.weight, std=0.01)
     nn.init.zeros_(projection.bias)
     return projection
-
-
-def _normalize(norm: nn.BatchNorm1d, tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """Batch-normalised tokens [B, N, C]; those outside mask [B, N] count in no statistic of a training step."""
-    if mask is None or not norm.training:
-        normalized: Tensor = norm(tokens.flatten(0, 1))
-        return normalized.reshape(tokens.shape)
-    real = norm(tokens[mask])
-    return torch.zeros_like(tokens, dtype=real.dtype).masked_scatter(mask[..., None], real)

@@ -1,0 +1,176 @@
+"""Lambda layers (Bello, LambdaNetworks, ICLR 2021, arXiv 2102.08602), local and global.
+
+Compared with: lucidrains/lambda-networks@8116ff36 (MIT) and d-li14/lambda.pytorch@646de558 (no licence: numbers only),
+golden vectors `lambda_*`.
+Differs: the position kernel has no bias unless asked for (the references' convolution adds a constant to every lambda,
+which is no embedding of positions); the global table is resized at other resolutions and need not be square; padded
+tokens enter neither the softmax nor the statistics of the norms; one or three dimensions as well.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from visionattn.attention.base import Claims, TokenMixer, check_heads, check_whole
+from visionattn.attention.token_norm import normalized, token_norm
+from visionattn.ops.lambdas import (
+    apply_lambdas,
+    content_lambda,
+    global_position_lambdas,
+    local_position_lambdas,
+    resized_offsets,
+)
+from visionattn.registry import ATTENTION
+from visionattn.typing import Tokens
+
+_PAPER = "Bello, ICLR 2021, arXiv 2102.08602"
+
+
+class LambdaMixer(TokenMixer):
+    """Lambdas made of the whole map and of positions, applied to each query; what the two forms share.
+
+    Args:
+        num_heads: queries of a token that share its lambda; divides dim, and a value is dim / num_heads wide.
+        key_dim: K, width of a key and of each head's query.
+        depth: U, the intra-depth: keys and values of a token.
+        norm_groups: group norms of q and v, for batches too small for batch norms; None is a batch norm.
+        frozen_norm: the batch norms keep a checkpoint's statistics, weight and bias.
+    Raises:
+        ValueError: a number is below 1, num_heads does not divide dim, or norm_groups a norm's width.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        grid: Sequence[int] | None,
+        *,
+        num_heads: int,
+        key_dim: int,
+        depth: int,
+        norm_groups: int | None,
+        frozen_norm: bool,
+    ) -> None:
+        super().__init__(dim, grid)
+        check_whole(num_heads=num_heads, key_dim=key_dim, depth=depth)
+        check_heads(num_heads, dim, "dim")
+        for name, number in (("key_dim", key_dim), ("depth", depth)):
+            if number < 1:
+                raise ValueError(f"{name}={number} must be 1 or more")
+        self.num_heads, self.key_dim, self.depth = num_heads, key_dim, depth
+        self.widths = [key_dim * num_heads, key_dim * depth, dim // num_heads * depth]
+        self.qkv = nn.Linear(dim, sum(self.widths), bias=False)
+        self.norm_q = token_norm(self.widths[0], norm_groups, frozen_norm)
+        self.norm_v = token_norm(self.widths[2], norm_groups, frozen_norm)
+
+    @abstractmethod
+    def position_lambdas(self, v: Tensor) -> Tensor:
+        """[B, N, K, E] of the values [B, U, *grid, E]."""
+
+    def check_prefix_tokens(self) -> None:
+        self.refuse_prefix_tokens()
+
+    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+        self.check_map(x, mask)
+        batch, grid = len(x), x.shape[1:-1]
+        real = None if mask is None else mask.flatten(1)
+        q, k, v = self.qkv(x.flatten(1, -2)).split(self.widths, dim=-1)
+        q, v = normalized(self.norm_q, q, real), normalized(self.norm_v, v, real)
+        if real is not None:
+            v = v.masked_fill(~real[..., None], 0.0)
+        k, v = (t.reshape(*t.shape[:2], self.depth, -1).transpose(1, 2) for t in (k, v))  # [B, U, M, K or E]
+        positional = self.position_lambdas(v.reshape(batch, self.depth, *grid, -1))
+        queries = q.reshape(*q.shape[:2], self.num_heads, -1).to(positional.dtype)
+        out = apply_lambdas(queries, content_lambda(k, v, real).to(positional.dtype), positional)
+        return out.reshape(x.shape)
+
+
+@ATTENTION.register_module()
+class LambdaLayer(LambdaMixer):
+    """The whole map's lambda and that of a neighbourhood, by the lambda convolution.
+
+    Args:
+        kernel_size: r, odd; may be larger than the map.
+        kernel_bias: adds a learned key to every position's lambda, as public implementations do.
+    """
+
+    claims = Claims(paper=_PAPER, cost="N")
+
+    def __init__(
+        self,
+        dim: int,
+        grid: Sequence[int] | None = None,
+        *,
+        num_heads: int = 4,
+        key_dim: int = 16,
+        depth: int = 1,
+        kernel_size: int = 23,
+        kernel_bias: bool = False,
+        norm_groups: int | None = None,
+        frozen_norm: bool = False,
+    ) -> None:
+        super().__init__(
+            dim,
+            grid,
+            num_heads=num_heads,
+            key_dim=key_dim,
+            depth=depth,
+            norm_groups=norm_groups,
+            frozen_norm=frozen_norm,
+        )
+        check_whole(kernel_size=kernel_size)
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd, such as {max(1, kernel_size) | 1}")
+        dims = 2 if self.grid is None else len(self.grid)
+        self.grid_dims = (dims,)
+        bound = 1 / math.sqrt(depth * kernel_size**dims)
+        self.kernel = nn.Parameter(torch.empty(key_dim, depth, *[kernel_size] * dims).uniform_(-bound, bound))
+        self.kernel_bias = nn.Parameter(torch.zeros(key_dim)) if kernel_bias else None
+
+    def position_lambdas(self, v: Tensor) -> Tensor:
+        return local_position_lambdas(v, self.kernel, self.kernel_bias)
+
+
+@ATTENTION.register_module()
+class LambdaLayerGlobal(LambdaMixer):
+    """The whole map's lambda, and for each position another by where everything lies to it: O(N^2) memory.
+
+    Args:
+        grid: where the table of offsets is learned; needed.
+    Raises:
+        ValueError: there is no grid.
+    """
+
+    claims = Claims(paper=_PAPER, cost="N^2")
+
+    def __init__(
+        self,
+        dim: int,
+        grid: Sequence[int] | None = None,
+        *,
+        num_heads: int = 4,
+        key_dim: int = 16,
+        depth: int = 1,
+        norm_groups: int | None = None,
+        frozen_norm: bool = False,
+    ) -> None:
+        super().__init__(
+            dim,
+            grid,
+            num_heads=num_heads,
+            key_dim=key_dim,
+            depth=depth,
+            norm_groups=norm_groups,
+            frozen_norm=frozen_norm,
+        )
+        if self.grid is None:
+            raise ValueError("LambdaLayerGlobal learns every offset on the map: give it a grid, such as grid=(32, 32)")
+        self.grid_dims = (len(self.grid),)
+        self.table = nn.Parameter(torch.randn(key_dim, depth, *(2 * extent - 1 for extent in self.grid)))
+
+    def position_lambdas(self, v: Tensor) -> Tensor:
+        return global_position_lambdas(v, resized_offsets(self.table, v.shape[2:-1]).to(v.dtype))
