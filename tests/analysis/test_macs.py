@@ -47,6 +47,9 @@ BY_HAND = {
     "EfficientProjectionAttention": 2 * N * C * C + 2 * N * N * C,
     "SuperAttention": 2 * N * C * C + 3 * N * N * C,
     "Linformer": 4 * N * C * C + 4 * 256 * N * C,
+    # tiles of 7 x 7 queries see 13 x 13 keys
+    "LocalAttention": 4 * N * C * C + WINDOWS * 49 * 169 * 2 * C,
+    "NeighborhoodAttention": 4 * N * C * C + WINDOWS * 49 * 169 * 2 * C,
     "LinformerPool": 4 * N * C * C + 2 * N * 8 * 8 * C,
     # 4 heads, keys of 16, values of C / 4: q, k and v; the content's lambda; those of positions; their application
     "LambdaLayer": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + 23 * 23) + N * 16 * C,

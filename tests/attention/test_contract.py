@@ -25,7 +25,11 @@ NAMES = list_attention()
 CONTEXT_NAMES = [name for name in NAMES if issubclass(attention_class(name), ContextMixer)]
 ODD_GRIDS = {1: (11,), 2: (5, 7), 3: (3, 4, 5)}
 
-SMALL: dict[str, dict[str, object]] = {"LambdaLayer": {"kernel_size": 5}, "LinformerPool": {"pool": 2}}
+SMALL: dict[str, dict[str, object]] = {
+    "LambdaLayer": {"kernel_size": 5},
+    "LinformerPool": {"pool": 2},
+    "NeighborhoodAttention": {"kernel": 3},
+}
 """Options without which the odd grids would be smaller than what a mechanism is made for."""
 
 every_mechanism = pytest.mark.parametrize("name", NAMES)
