@@ -54,6 +54,7 @@ BY_HAND = {
     # 4 heads, keys of 16, values of C / 4: q, k and v; the content's lambda; those of positions; their application
     "LambdaLayer": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + 23 * 23) + N * 16 * C,
     "LambdaLayerGlobal": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + N) + N * 16 * C,
+    "GMLP": N * C * 4 * C + N * N * 2 * C + N * 2 * C * C,
 }
 # Of what does not depend on the image; Swin V2: the network that makes its bias from 13 x 13 offsets, for 8 heads.
 ONCE = {

@@ -17,6 +17,7 @@ from visionattn.attention.aft import GatedGathering
 from visionattn.attention.base import Claims, ContextMixer, QKVAttention, TokenMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
 from visionattn.attention.fewer_projections import RawValueAttention
+from visionattn.attention.gmlp import GMLP
 from visionattn.attention.lambda_layer import LambdaMixer
 from visionattn.attention.non_local import NonLocalMixer
 
@@ -323,6 +324,8 @@ def test_claim_convex(name: str) -> None:
         weights = mixer.attend(q, k, values)
     elif isinstance(mixer, GatedGathering):
         return  # weights by channel, behind a gate: no distribution, and none is claimed
+    elif isinstance(mixer, GMLP):
+        return  # a gate learned for positions: no distribution, and none is claimed
     elif isinstance(mixer, LambdaMixer):
         return  # linear functions of the queries: no distribution, and none is claimed
     else:
