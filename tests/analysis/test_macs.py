@@ -55,6 +55,7 @@ BY_HAND = {
     "LambdaLayer": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + 23 * 23) + N * 16 * C,
     "LambdaLayerGlobal": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + N) + N * 16 * C,
     "GMLP": N * C * 4 * C + N * N * 2 * C + N * 2 * C * C,
+    "StackedAttention": 2 * (N * C * C + C * C + 2 * N * C) + C * C,
 }
 # Of what does not depend on the image; Swin V2: the network that makes its bias from 13 x 13 offsets, for 8 heads.
 ONCE = {
