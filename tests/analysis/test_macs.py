@@ -47,6 +47,11 @@ BY_HAND = {
     "EfficientProjectionAttention": 2 * N * C * C + 2 * N * N * C,
     "SuperAttention": 2 * N * C * C + 3 * N * N * C,
     "Linformer": 4 * N * C * C + 4 * 256 * N * C,
+    "AxialAttention": 4 * N * C * C + 2 * N * H * C,
+    "CrissCrossAttention": 4 * N * C * C + 2 * N * (H + W) * C,
+    # blocks of W queries see 3 W - 2 keys, and a column; blocks of W, and the last 4 of each
+    "StridedSparseAttention": 4 * N * C * C + 2 * N * (3 * W - 2 + H) * C,
+    "FixedSparseAttention": 4 * N * C * C + 2 * N * (W + 4 * H) * C,
     # tiles of 7 x 7 queries see 13 x 13 keys
     "LocalAttention": 4 * N * C * C + WINDOWS * 49 * 169 * 2 * C,
     "NeighborhoodAttention": 4 * N * C * C + WINDOWS * 49 * 169 * 2 * C,

@@ -10,9 +10,12 @@ from golden import Golden, assert_golden, golden
 from torch import Tensor
 
 from visionattn.attention.base import QKVAttention
+from visionattn.attention.criss_cross import CrissCrossAttention
 from visionattn.attention.neighborhood import LocalAttention
 from visionattn.attention.window import WindowAttention
+from visionattn.ops.block_attention import block_attention
 from visionattn.ops.neighborhood import causal_ngram_attention
+from visionattn.ops.sparse_patterns import block_pairs, column_pairs, fixed_pairs, strided_pairs
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -44,7 +47,42 @@ def windows(case: Golden, numbers: Sequence[int]) -> Attend:
     return on_map(mixer, (height, width))
 
 
+def axial(case: Golden, numbers: Sequence[int]) -> Attend:
+    height, width = numbers
+    return on_map(CrissCrossAttention(8, num_heads=4), (height, width))
+
+
+def strided(case: Golden, numbers: Sequence[int]) -> Attend:
+    return lambda q, k, v: block_attention(q, k, v, strided_pairs(q.shape[2], case.kwargs["length"], causal=True))
+
+
+def strided_local(case: Golden, numbers: Sequence[int]) -> Attend:
+    return lambda q, k, v: causal_ngram_attention(q, k, v, case.kwargs["length"])
+
+
+def strided_column(case: Golden, numbers: Sequence[int]) -> Attend:
+    return lambda q, k, v: block_attention(
+        q, k, v, [column_pairs(q.shape[2], case.kwargs["length"], causal=True, own=True)]
+    )
+
+
+def fixed(case: Golden, numbers: Sequence[int]) -> Attend:
+    return lambda q, k, v: block_attention(
+        q, k, v, fixed_pairs(q.shape[2], case.kwargs["length"], case.kwargs["c"], causal=True)
+    )
+
+
+def fixed_local(case: Golden, numbers: Sequence[int]) -> Attend:
+    return lambda q, k, v: block_attention(q, k, v, [block_pairs(q.shape[2], case.kwargs["length"], causal=True)])
+
+
 ADAPTERS = {
+    r"strided_causal_merged": strided,
+    r"strided_local_causal": strided_local,
+    r"strided_col_causal": strided_column,
+    r"fixed_causal_merged": fixed,
+    r"fixed_local_causal": fixed_local,
+    r"axial_(\d+)x(\d+)": axial,
     r"ngram(\d+)_causal": ngram,
     r"xformers_local2d_(\d+)x(\d+)_d(\d+)": local,
     r"xformers_dilated(\d+)_(\d+)x(\d+)": dilated,
@@ -60,9 +98,7 @@ def adapter(pattern: str) -> tuple[Callable[[Golden, Sequence[int]], Attend], li
     return None
 
 
-@pytest.mark.parametrize(
-    "case", golden("attention", "derived_sparse", lambda row: adapter(row["kwargs"]["pattern"]) is not None)
-)
+@pytest.mark.parametrize("case", golden("attention", "derived_sparse"))
 def test_golden(case: Golden) -> None:
     found = adapter(case.kwargs["pattern"])
     assert found is not None, f"no adapter for the pattern {case.kwargs['pattern']}"

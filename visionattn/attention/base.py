@@ -27,7 +27,8 @@ class Claims:
 
     Attributes:
         paper: where it was published.
-        cost: growth of its multiplications with the number of tokens: "N" or "N^2".
+        cost: growth of its multiplications with the number of tokens: "N" or "N^2"; "N^1.5" on square maps, where one
+            axis that grows alone costs its square.
         permutation_equivariant: permuting the tokens permutes the output and changes nothing else.
         convex: each head's output is a convex combination of the values it sees.
         softmax_limit: options under which it equals `SoftmaxAttention` with the same weights; None if there are none.

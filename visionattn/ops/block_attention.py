@@ -45,13 +45,15 @@ def blocks(queries: Tensor, keys: Tensor, seen: Tensor, tokens: int) -> Blocks:
         tokens: N.
     """
     outside = (queries < 0) | (queries >= tokens)
-    order = torch.where(outside, tokens, queries).flatten().argsort()
+    places = torch.arange(queries.numel(), device=queries.device)
+    slots = torch.zeros(tokens + 1, dtype=torch.long, device=queries.device)
+    slots = slots.scatter(0, torch.where(outside, tokens, queries).flatten(), places)  # the last takes the padding
     real = (keys >= 0) & (keys < tokens)
     return Blocks(
         queries=queries.clamp(min=0, max=tokens - 1),
         keys=keys.clamp(min=0, max=tokens - 1),
         seen=seen & real[:, None, :],
-        slots=order[:tokens],
+        slots=slots[:tokens],
     )
 
 

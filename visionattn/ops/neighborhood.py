@@ -1,7 +1,8 @@
 """Neighbourhoods of the tokens of a grid as blocks (ops/block_attention.py): tiles of queries and the keys around them.
 
 Along every axis a query sees a run of keys, `dilation` apart. Tiles are as wide as that run, so a tile of t queries
-gathers 2 t - 1 keys along the axis. With a dilation, each of the interleaved grids is cut by itself.
+gathers 2 t - 1 keys along the axis, or the whole axis where it is no longer. With a dilation, each of the interleaved
+grids is cut by itself.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ def causal_ngram_attention(q: Tensor, k: Tensor, v: Tensor, order: int) -> Tenso
     Raises:
         ValueError: order is below 1.
     """
+    if order < 1:
+        raise ValueError(f"order={order} must be 1 or more; with 1 a token sees itself alone")
     return block_attention(q, k, v, [ngram_blocks(q.shape[2], order, q.device)])
 
 
 def ngram_blocks(tokens: int, order: int, device: torch.device | None = None) -> Blocks:
     """Keys from i - order + 1 to i."""
-    if order < 1:
-        raise ValueError(f"order={order} must be 1 or more; a token then sees itself alone")
     starts = torch.arange((tokens + order - 1) // order, device=device)[:, None] * order
     queries = starts + torch.arange(order, device=device)
     keys = starts + torch.arange(1 - order, order, device=device)
@@ -70,17 +71,20 @@ def _axis(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of one axis: positions of queries [G, T] and of keys [G, S], `extent` outside; steps between them [G, T, S].
 
-    The steps are `kernel` where a key is outside the run of the query.
+    The steps are -1 where a key is outside the run of the query.
     """
     along = (extent + dilation - 1) // dilation  # the longest of the interleaved rows
     rest = torch.arange(dilation, device=device)[:, None, None]
-    starts = torch.arange((along + kernel - 1) // kernel, device=device)[:, None] * kernel
-    queries = starts + torch.arange(kernel, device=device)  # [tiles, T]
+    # Not by a comparison, which would pin an export to its answer.
+    tile: int = torch.sym_min(kernel, along)  # type: ignore[assignment]  # a SymInt
+    span: int = torch.sym_min(tile + kernel - 1, along)  # type: ignore[assignment]
+    starts = torch.arange((along + tile - 1) // tile, device=device)[:, None] * tile
+    queries = starts + torch.arange(tile, device=device)  # [tiles, T]
     first = (queries - kernel // 2).expand(dilation, -1, -1)
     if moves:
         lengths = (extent - rest + dilation - 1) // dilation
         first = torch.minimum(first, lengths - kernel).clamp(min=0)
-    keys = first[..., :1] + torch.arange(2 * kernel - 1, device=device)  # [dilation, tiles, S]
+    keys = first[..., :1].clamp(min=0, max=along - span) + torch.arange(span, device=device)  # [dilation, tiles, S]
     after = keys[..., None, :] - first[..., None]
     inside = (after >= 0) & (after < kernel)
     steps = torch.where(inside, (keys[..., None, :] - queries[..., None]).abs(), -1)
