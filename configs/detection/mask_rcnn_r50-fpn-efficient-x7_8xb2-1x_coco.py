@@ -15,9 +15,11 @@ them the frozen stages stay as they were drawn: model.backbone.frozen_stages=-1 
 _base_ = [
     "mask_rcnn_r50-fpn_8xb2-1x_coco.py",
 ]
-level = dict(type="EfficientAttention", key_dim=128, value_dim=128)
 stages = {
     "layer2": dict(type="EfficientAttention", key_dim=256, value_dim=256),
     "layer3": dict(type="EfficientAttention", key_dim=512, value_dim=512),
 }
-model = dict(backbone=dict(attention=stages), neck=dict(attention=[level] * 5))
+model = dict(
+    backbone=dict(attention=stages),
+    neck=dict(attention=[dict(type="EfficientAttention", key_dim=128, value_dim=128)] * 5),
+)

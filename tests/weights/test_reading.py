@@ -44,7 +44,7 @@ def test_hostile_and_broken_files_execute_nothing_and_are_refused(tmp_path: Path
     for path, (outcome, events, made) in seen.items():
         assert outcome.startswith(f"ValueError: {path}"), f"{path}: {outcome}"
         assert "\n" not in outcome
-        assert len(outcome) < 500
+        assert len(outcome.replace(str(path), "")) < 450
         assert events == [], path
         assert made == [], path
     # The files are what they claim: another reader executes each of them.
