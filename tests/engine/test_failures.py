@@ -15,11 +15,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from random_run import RandomData, random_config
 from tiny_segmentation import write_segmentation
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from visionattn.cli.errors import as_answer
 from visionattn.engine.checkpoint import latest_checkpoint
 from visionattn.engine.config import load_config
+from visionattn.engine.failures import name_failure
 from visionattn.engine.runner import Runner
 from visionattn.weights.durable import verify
 
@@ -89,6 +90,24 @@ def test_a_worker_that_is_killed(tmp_path: Path) -> None:
         "was killed, most often because the memory ran out: lower num_workers or batch_size, "
         f"then go on from {good} by --resume auto"
     )
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()], ids=repr)
+def test_a_worker_whose_connection_ends_before_its_death_is_known(tmp_path: Path, error: OSError | EOFError) -> None:
+    batches = iter(DataLoader(range(100), num_workers=1))  # type: ignore[arg-type]
+    next(batches)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    try:
+        worker = batches._workers[0]  # type: ignore[attr-defined]
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(ChildProcessError, match=rf"a loader worker \(pid {worker.pid}\) was killed"):
+            name_failure(error, tmp_path)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+def test_a_connection_that_ends_without_a_death_is_left_as_it_is(tmp_path: Path) -> None:
+    name_failure(ConnectionResetError(104, "Connection reset by peer"), tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

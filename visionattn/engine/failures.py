@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+import time
 from pathlib import Path
+
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from visionattn.engine.checkpoint import good_checkpoint
 
@@ -12,14 +15,14 @@ _DEAD_WORKER = re.compile(r"DataLoader worker \(?(pid.*?)\)? (?:is killed by sig
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
-def name_failure(error: OSError | RuntimeError, work_dir: str | Path) -> None:
+def name_failure(error: OSError | RuntimeError | EOFError, work_dir: str | Path) -> None:
     """Returns, unless the error is a loader's dead worker's or the disk's.
 
     Raises:
         ChildProcessError: a loader's worker was killed.
         OSError: the disk is full or read-only, and the error does not say which file.
     """
-    dead = _DEAD_WORKER.search(str(error))
+    dead = _dead_worker(error)
     disk = isinstance(error, OSError) and error.filename is None and error.errno in _DISK
     if dead is None and not disk:
         return
@@ -32,3 +35,20 @@ def name_failure(error: OSError | RuntimeError, work_dir: str | Path) -> None:
         f"a loader worker ({dead[1]}) was killed, most often because the memory ran out: lower num_workers or "
         f"batch_size, {way_out}"
     ) from error
+
+
+def _dead_worker(error: OSError | RuntimeError | EOFError) -> re.Match[str] | None:
+    """What torch says of a loader's dead worker, if that is behind the error.
+
+    A worker that dies while it hands a batch over is first seen as a connection that ends; torch says so only when
+    the system has told it of the death.
+    """
+    found = _DEAD_WORKER.search(str(error))
+    if found is None and isinstance(error, ConnectionError | EOFError):
+        try:
+            for _ in range(20):
+                _error_if_any_worker_fails()
+                time.sleep(0.05)
+        except RuntimeError as death:
+            return _DEAD_WORKER.search(str(death))
+    return found
