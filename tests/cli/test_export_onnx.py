@@ -50,23 +50,45 @@ def test_mistakes(trained: tuple[str, str], tmp_path: Path, capsys: pytest.Captu
         assert len(error.splitlines()) == 1
 
 
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """Collects the weights of what would be exported, which then is not."""
+    states: list[dict[str, torch.Tensor]] = []
+
+    def stop(model: torch.nn.Module, *args: object, **options: object) -> None:
+        states.append(model.state_dict())
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("visionattn.export.onnx.export_onnx", stop)
+    return states
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_backbone_from_its_own_checkpoint_or_the_whole_models(
-    whole: bool, trained: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: bool, trained: tuple[str, str], exported: list[dict[str, torch.Tensor]]
 ) -> None:
     config, checkpoint = trained
     state = torch.load(checkpoint)["state_dict"]
     own = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     if not whole:
         torch.save(own, checkpoint)
-    exported = []
-
-    def stop(model: torch.nn.Module, *args: object, **options: object) -> None:
-        exported.append(model.state_dict())
-        raise ValueError("far enough")
-
-    monkeypatch.setattr("visionattn.export.onnx.export_onnx", stop)
     with pytest.raises(ValueError, match="far enough"):
         main(["export", "onnx", config, checkpoint, "a.onnx", "--backbone", "--cfg-options", *OPTIONS])
     assert exported[0].keys() == own.keys()
     assert all(torch.equal(value, own[name]) for name, value in exported[0].items())
+
+
+def test_names_that_may_be_left_over(
+    trained: tuple[str, str], exported: list[dict[str, torch.Tensor]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, checkpoint = trained
+    state = torch.load(checkpoint)["state_dict"]
+    torch.save({"state_dict": state | {"teacher.weight": torch.ones(2)}}, checkpoint)
+    command = ["export", "onnx", config, checkpoint, "a.onnx", "--cfg-options", *OPTIONS]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "1 unexpected (first: teacher.weight)" in error
+    assert "--allow 'teacher.*'" in error
+    with pytest.raises(ValueError, match="far enough"):
+        main([*command, "--allow", "teacher.*"])
+    assert all(torch.equal(value, state[name]) for name, value in exported[0].items())

@@ -276,6 +276,18 @@ def test_what_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [path.name for path in held.iterdir()] == ["notes.txt"]
 
 
+def test_names_that_may_be_left_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, checkpoint, backbone = segmentor(tmp_path, SWIN)
+    command = ["export", "timm", str(config), str(checkpoint), str(tmp_path / "out")]
+    raw = ["--cfg-options", "model.backbone.out_norms=False"]
+    assert main([*command, *raw, "--allow", "norm?.*"]) == 0
+    assert "6 left over as allowed (first: norm.weight)" in capsys.readouterr().out  # and the norm before a head
+    maps = local(tmp_path / "out", features_only=True)(image())
+    normed = [getattr(backbone, f"norm{i}")(x.movedim(1, -1)).movedim(-1, 1) for i, x in enumerate(maps)]
+    for one, two in zip(normed, backbone(image()), strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_what_json_cannot_hold() -> None:
     for value in (EfficientAttention, {3, 4}, float("inf")):
         with pytest.raises(ValueError, match=r"attention=.* of the backbone cannot be written to config\.json"):

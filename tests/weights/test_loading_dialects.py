@@ -225,7 +225,8 @@ def test_what_may_be_left_over_is_named_and_taken_from_the_error(tmp_path: Path)
     torch.save({"model": convert_weights(timm_swin(7, (56, 56)).state_dict(), "microsoft")}, tmp_path / "swin.pth")
     with pytest.raises(ValueError) as refused:
         load_checkpoint(our_swin(out_norms=True), tmp_path / "swin.pth")
-    advice = "allow=('norm0.*', 'norm1.*', 'norm.*', 'head.*') lets these be left over"
+    allow = "allow=('norm0.*', 'norm1.*', 'norm.*', 'head.*') (--allow 'norm0.*' 'norm1.*' 'norm.*' 'head.*')"
+    advice = f"{allow} lets these be left over"
     assert str(refused.value).endswith(f"4 missing (first: norm0.weight), 4 unexpected (first: norm.weight); {advice}")
     report = load_checkpoint(our_swin(out_norms=True), tmp_path / "swin.pth", allow=("norm?.*", "norm.*", "head.*"))
     assert report.complete

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from visionattn.cli.options import add_cfg_options
+from visionattn.cli.options import add_allow, add_cfg_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--dynamic", action="store_true", help="any height and width")
     parser.add_argument("--backbone", action="store_true", help="the feature maps of a config's backbone alone")
+    add_allow(parser)
     add_cfg_options(parser)
 
 
@@ -46,7 +48,7 @@ def run(args: Namespace) -> int:
         metadata = {"visionattn.config": args.config, **_images(model)}
         if args.backbone:
             model = getattr(model, "backbone", model)
-        report = _load(model, args.checkpoint)
+        report = _load(model, args.checkpoint, args.allow)
         written = export_onnx(model, args.out, torch.randn(1, *args.shape), dynamic=args.dynamic, metadata=metadata)
     sizes = ", ".join(f"{height} x {width}" for height, width in written.sizes)
     print(f"weights   {report}")
@@ -62,14 +64,14 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _load(model: nn.Module, checkpoint: str) -> Any:
+def _load(model: nn.Module, checkpoint: str, allow: Sequence[str]) -> Any:
     """The weights; those of a segmentor's backbone where the model is the backbone."""
     from visionattn.weights.loading import load_checkpoint
     from visionattn.weights.reading import find_state_dict, read_checkpoint
 
     names = [str(name) for name in find_state_dict(read_checkpoint(checkpoint))]
     whole = any(name.startswith("backbone.") for name in names) and not hasattr(model, "backbone")
-    return load_checkpoint(model, checkpoint, prefix="backbone." if whole else "")
+    return load_checkpoint(model, checkpoint, prefix="backbone." if whole else "", allow=allow)
 
 
 def _images(model: nn.Module) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from visionattn.cli.options import add_cfg_options
+from visionattn.cli.options import add_allow, add_cfg_options
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     # Not required by argparse: where one of the two is left out, it is the checkpoint.
     parser.add_argument("out", metavar="OUT", nargs="?", help="the folder to write: new, or empty")
+    add_allow(parser)
     add_cfg_options(parser)
 
 
@@ -27,7 +28,8 @@ def run(args: Namespace) -> int:
     from visionattn.export.timm_folder import export_timm
 
     with quick_collections():
-        source = export_timm(args.config, args.checkpoint, args.out, parse_options(args.cfg_options))
+        options = parse_options(args.cfg_options)
+        source = export_timm(args.config, args.checkpoint, args.out, options, args.allow)
     maps = ", ".join(f"{info['num_chs']} x 1/{info['reduction']}" for info in source.model.feature_info)
     print(f"weights   {source.report}")
     print(f"model     {source.architecture}, maps {maps}")

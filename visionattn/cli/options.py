@@ -43,6 +43,12 @@ def add_cfg_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_allow(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow", nargs="+", default=[], metavar="PATTERN", help="quoted names, as 'head.*', that may be left out"
+    )
+
+
 def config_from(args: Namespace) -> Config:
     """The config that the command names, with its options and a work dir."""
     from visionattn.engine.config import load_config, parse_options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,18 @@ from visionattn.export.timm_source import Source, read_source
 
 
 def export_timm(
-    config: str | Path | Config, checkpoint: str | Path, out: str | Path, options: Mapping[str, Any] | None = None
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    out: str | Path,
+    options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
 ) -> Source:
     """Writes the folder and returns what was exported; `timm.create_model("local-dir:OUT", pretrained=True)` reads it.
 
     The folder is there whole or not at all, and only after timm has built from it the model that was exported.
 
     Args:
-        config, checkpoint, options: as of `read_source`.
+        config, checkpoint, options, allow: as of `read_source`.
         out: a folder that does not exist yet, or is empty.
     Raises:
         FileExistsError: `out` holds something.
@@ -35,7 +39,7 @@ def export_timm(
     """
     out = Path(out)
     _check_free(out)
-    source = read_source(config, checkpoint, options)
+    source = read_source(config, checkpoint, options, allow)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,7 +48,10 @@ class Source:
 
 
 def read_source(
-    config: str | Path | Config, checkpoint: str | Path, options: Mapping[str, Any] | None = None
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
 ) -> Source:
     """The backbone that a config or a name stands for, with the weights of a checkpoint.
 
@@ -56,6 +59,7 @@ def read_source(
         config: a path, the name of a config or of a backbone of ours ("swin_tiny_window7"), or a Config.
         checkpoint: the whole model's, or the backbone's alone; Swins and ViTs in any dialect that is known.
         options: values over the config's, by dotted key.
+        allow: patterns such as "head.*" of the backbone's names that may be left over, in the file or the model.
     Raises:
         FileNotFoundError: neither a config nor a backbone is called so; there is no such checkpoint.
         ValueError: the config has no backbone, or one that config.json cannot describe; the checkpoint belongs to
@@ -75,7 +79,7 @@ def read_source(
     body = model.backbone if isinstance(model, Foreign) else model
     # A model that hands out raw maps has a norm before the head that no segmentor trains.
     spare = ("norm.*",) if arguments.get("backbone", {}).get("out_norms") is False else ()
-    report = load_checkpoint(body, checkpoint, prefix=prefix, allow=spare)
+    report = load_checkpoint(body, checkpoint, prefix=prefix, allow=(*spare, *allow))
     return Source(name, architecture, arguments, model, report)
 
 

@@ -79,7 +79,8 @@ def load_weights(
     if not report.matched or (strict and not report.complete):
         sizes = "" if source is None or wanted is None else _sizes(state, source, own, wanted)
         patterns = patterns_for((*report.missing, *report.unexpected, *report.mismatched), report.matched)
-        advice = f"; allow={tuple(patterns)} lets these be left over" if patterns and not sizes else _WITHOUT_STRICT
+        given = f"allow={tuple(patterns)} (--allow {' '.join(map(repr, patterns))})"
+        advice = f"; {given} lets these be left over" if patterns and not sizes else _WITHOUT_STRICT
         raise ValueError(_refusal(model, report, sizes) + (advice if report.matched else _where_else(own, state)))
     _load(model, found, report)
     return report
