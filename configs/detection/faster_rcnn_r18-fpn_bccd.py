@@ -13,7 +13,7 @@ _base_ = [
     "../_base_/runtime/detection.py",
 ]
 model = dict(
-    backbone=dict(model_name="resnet18", frozen_stages=-1, norm_eval=False),
+    backbone=dict(model_name="resnet18", frozen_stages=-1, norm_eval=False, timm_options=dict(zero_init_last=False)),
     neck=dict(out_channels=128),
     head=dict(num_classes=3, box=dict(width=512)),
 )

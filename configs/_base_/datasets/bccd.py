@@ -1,10 +1,13 @@
 # BCCD, blood cells, 640x480, 3 classes, as COCO's json has them. Another place: --cfg-options data_root=PATH
+# Another size: --cfg-options train_dataloader.dataset.pipeline.0.transforms.0.scales=[(320,240)], and val's and test's.
 data_root = "data/bccd"
+fitted = dict(type="FittedResize", scales=[(640, 480)])
 
 train_pipeline = [
     dict(
         type="visionattn.DetectionAugment",
         transforms=[
+            fitted,
             dict(type="HorizontalFlip", p=0.5),
             dict(type="VerticalFlip", p=0.5),
             dict(type="ColorJitter", brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, p=0.8),
@@ -12,7 +15,10 @@ train_pipeline = [
     ),
     dict(type="visionattn.PackDetection"),
 ]
-test_pipeline = [dict(type="visionattn.PackDetection")]
+test_pipeline = [
+    dict(type="visionattn.DetectionAugment", transforms=[fitted]),
+    dict(type="visionattn.PackDetection"),
+]
 
 train_dataloader = dict(
     batch_size=4,
