@@ -28,7 +28,7 @@ def _assert_loaded(net: nn.Module, state: dict[str, torch.Tensor]) -> None:
         assert torch.equal(value, state[name]), name
 
 
-@pytest.mark.parametrize("key", [None, "state_dict", "model", "module"])
+@pytest.mark.parametrize("key", [None, "state_dict", "model", "module", "model_ema", "state_dict_ema", "teacher"])
 @pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_state_dicts_are_found(key: str | None, wrapper: str, tmp_path: Path) -> None:
     state = _changed()
@@ -144,6 +144,13 @@ def test_modules_learn_the_version_that_wrote_them(prefix: str, tmp_path: Path) 
     torch.save(nn.ModuleDict({"net": net}).state_dict() if prefix else net.state_dict(), tmp_path / "net.pth")
     load_checkpoint(net, tmp_path / "net.pth", prefix=prefix)
     assert net["part"].seen == 2
+
+
+def test_trained_weights_come_before_their_average(tmp_path: Path) -> None:
+    torch.save({"model_ema": _net().state_dict(), "model": _changed()}, tmp_path / "net.pth")
+    net = _net()
+    load_checkpoint(net, tmp_path / "net.pth")
+    assert all(torch.equal(value, _changed()[name]) for name, value in net.state_dict().items())
 
 
 def test_a_file_without_weights_says_what_it_holds(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def convert_weights(
     change are not copied.
 
     Args:
-        state: tensors by name, or a checkpoint with them under state_dict, model or module.
+        state: tensors by name, or a checkpoint with them under state_dict, model or another usual key.
         to: "timm", "microsoft", "torchvision" or "mmseg".
         prefix: takes only the names that begin so, and cuts it off; "backbone." needs no mention.
         window: height and width, for targets that keep tables of it; needed where the weights do not tell it, as

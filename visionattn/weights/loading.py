@@ -34,7 +34,8 @@ def load_checkpoint(
 
     Args:
         model: receives the weights, on whatever device it is.
-        path: .safetensors, or a torch checkpoint: a state dict or a dict with one under state_dict, model or module.
+        path: .safetensors, or a torch checkpoint: a state dict or a dict with one under state_dict, model, module,
+            state_dict_ema, model_ema or teacher (the first there is).
         strict: every name and shape must fit; False loads those that do.
         prefix: takes only the names that begin so, and cuts it off ("backbone." for a segmentor's backbone).
         allow: patterns such as "head.*" of names that may be left over, in the file or the model, and do not count.

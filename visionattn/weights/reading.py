@@ -23,7 +23,8 @@ from visionattn.weights.durable import verify
 from visionattn.weights.inert import INERT_TYPES
 from visionattn.weights.sharded import is_sharded, read_sharded
 
-_STATE_DICT_KEYS = ("state_dict", "model", "module")
+_STATE_DICT_KEYS = ("state_dict", "model", "module", "state_dict_ema", "model_ema", "teacher")
+"""The first that is there counts: averaged weights and a teacher's only where the trained ones are not in the file."""
 _WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
 """What torch.compile and data parallelism put before every name, whichever was applied last."""
 _ALLOW_LIST = Lock()
@@ -71,7 +72,7 @@ def find_state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     if not any(isinstance(value, Tensor) for value in state.values()):
         keys = ", ".join(map(str, list(checkpoint)[:5])) or "nothing"
         raise ValueError(
-            f"no weights found: expected tensors by name, or under state_dict, model or module, got {keys}"
+            f"no weights found: expected tensors by name, or under {', '.join(_STATE_DICT_KEYS)}; got {keys}"
         )
     for wrapper in _WRAPPERS:
         if all(str(name).startswith(wrapper) for name in state):
