@@ -147,10 +147,10 @@ def test_modules_learn_the_version_that_wrote_them(prefix: str, tmp_path: Path) 
 
 
 def test_trained_weights_come_before_their_average(tmp_path: Path) -> None:
-    torch.save({"model_ema": _net().state_dict(), "model": _changed()}, tmp_path / "net.pth")
-    net = _net()
+    trained, net = _changed(), _net()
+    torch.save({"model_ema": net.state_dict(), "model": trained}, tmp_path / "net.pth")
     load_checkpoint(net, tmp_path / "net.pth")
-    assert all(torch.equal(value, _changed()[name]) for name, value in net.state_dict().items())
+    assert all(torch.equal(value, trained[name]) for name, value in net.state_dict().items())
 
 
 def test_a_file_without_weights_says_what_it_holds(tmp_path: Path) -> None:
