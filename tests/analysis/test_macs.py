@@ -60,6 +60,8 @@ BY_HAND = {
     "LambdaLayer": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + 23 * 23) + N * 16 * C,
     "LambdaLayerGlobal": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + N) + N * 16 * C,
     "GMLP": N * C * 4 * C + N * N * 2 * C + N * 2 * C * C,
+    # to half the rows and columns (9 of 18, 8 of 15) and back, for keys and values
+    "FourierAttention": 4 * N * C * C + 2 * N * 72 * C + 2 * C * (9 * N + 9 * 8 * (W + 9 + 8)),
     "StackedAttention": 2 * (N * C * C + C * C + 2 * N * C) + C * C,
 }
 # Of what does not depend on the image; Swin V2: the network that makes its bias from 13 x 13 offsets, for 8 heads.
