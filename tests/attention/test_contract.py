@@ -19,6 +19,7 @@ from visionattn.attention.build import attention_class, build_attention, list_at
 from visionattn.attention.fewer_projections import RawValueAttention
 from visionattn.attention.gmlp import GMLP
 from visionattn.attention.lambda_layer import LambdaMixer
+from visionattn.attention.long_short import LongShortAttention
 from visionattn.attention.non_local import NonLocalMixer
 from visionattn.attention.stacked import StackedAttention
 
@@ -30,6 +31,7 @@ ODD_GRIDS = {1: (11,), 2: (5, 7), 3: (3, 4, 5)}
 SMALL: dict[str, dict[str, object]] = {
     "LambdaLayer": {"kernel_size": 5},
     "LinformerPool": {"pool": 2},
+    "LongShortAttention": {"window": (2, 3), "rank": 3},
     "NeighborhoodAttention": {"kernel": 3},
 }
 """Options without which the odd grids would be smaller than what a mechanism is made for."""
@@ -329,6 +331,8 @@ def test_claim_convex(name: str) -> None:
         return  # a gate learned for positions: no distribution, and none is claimed
     elif isinstance(mixer, StackedAttention):
         return  # its answer is a query plus what that sees: no distribution, and none is claimed
+    elif isinstance(mixer, LongShortAttention):
+        return  # values go through norms: no distribution over what is given, and none is claimed
     elif isinstance(mixer, LambdaMixer):
         return  # linear functions of the queries: no distribution, and none is claimed
     else:

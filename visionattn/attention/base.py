@@ -247,6 +247,25 @@ def check_whole(**numbers: object) -> None:
             raise TypeError(f"{name}={number!r} is no whole number; write {name}=8, without quotes or a point")
 
 
+def check_extents(name: str, extents: Sequence[int], grid: Grid | None) -> Grid:
+    """The extents of a window or segment as a tuple.
+
+    Raises:
+        TypeError: they are one number.
+        ValueError: one is below 1, or there are more or fewer than the grid has axes.
+    """
+    if not isinstance(extents, Sequence):
+        raise TypeError(f"{name}={extents!r} must hold one integer per axis of the grid: ({extents}, {extents})")
+    checked = tuple(extents)
+    if not 1 <= len(checked) <= 3 or any(not isinstance(n, Integral) or n < 1 for n in checked):
+        raise ValueError(f"{name}={checked} must hold one integer of 1 or more per axis of the grid, such as (7, 7)")
+    if grid is not None and len(grid) != len(checked):
+        raise ValueError(
+            f"{name}={checked} has {len(checked)} entries, the grid {grid} has {len(grid)} axes; give one per axis"
+        )
+    return checked
+
+
 def check_heads(num_heads: int, width: int, name: str) -> None:
     """Raises ValueError unless num_heads divides width; the message lists those that do."""
     if num_heads < 1 or width % num_heads:

@@ -66,6 +66,24 @@ def ngram_blocks(tokens: int, order: int, device: torch.device | None = None) ->
     return blocks(queries, keys, (back >= 0) & (back < order), tokens)
 
 
+def tile_blocks(grid: Grid, tile: Sequence[int], margin: Sequence[int], device: torch.device | None = None) -> Blocks:
+    """Tiles of queries, each with the keys in it and in a margin around it.
+
+    Args:
+        grid: one to three extents; the last tile of an axis may reach beyond it.
+        tile: extents of a tile.
+        margin: how far around a tile its keys reach, along every axis.
+    """
+    axes = []
+    for extent, length, around in zip(grid, tile, margin, strict=True):
+        starts = torch.arange((extent + length - 1) // length, device=device)[:, None] * length
+        queries = starts + torch.arange(length, device=device)
+        keys = starts + torch.arange(-around, length + around, device=device)
+        queries, keys = (torch.where((t >= 0) & (t < extent), t, extent) for t in (queries, keys))
+        axes.append((queries, keys, torch.zeros(1, length, length + 2 * around, dtype=torch.long, device=device)))
+    return _product(grid, axes, math.inf, 0)
+
+
 def _axis(
     extent: int, kernel: int, dilation: int, moves: bool, device: torch.device | None
 ) -> tuple[Tensor, Tensor, Tensor]:
