@@ -5,13 +5,24 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
+from visionattn.cli import attention_bench, attention_length, attention_maps
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="every mechanism with its paper, cost, and the grids it accepts")
+    listing = actions.add_parser("list", help="every mechanism with its paper, cost, and the grids it accepts")
+    listing.set_defaults(action_run=_list)
+    attention_bench.add_action(actions)
+    attention_length.add_action(actions)
+    attention_maps.add_action(actions)
 
 
 def run(args: Namespace) -> int:
+    code: int = args.action_run(args)
+    return code
+
+
+def _list(args: Namespace) -> int:
     from rich import box
     from rich.console import Console
     from rich.table import Table

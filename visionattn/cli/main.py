@@ -27,7 +27,7 @@ COMMANDS = {
     "cost": "multiplications, memory and time of a model, by stage and block",
     "export": "write a model for timm",
     "convert": "write weights under another code base's names",
-    "attention": "list the attention mechanisms",
+    "attention": "list, measure and compare the attention mechanisms",
     "doctor": "show versions and devices, name what does not fit together",
 }
 

@@ -1,0 +1,71 @@
+"""Causal forms: a mechanism's layer around the function that lets a token see itself and those before it alone.
+
+The functions are those of `ops`; projections and output stay the mechanism's own, so that rows of the bench compare. A
+mechanism with an option `causal` needs no line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from visionattn.attention.aft import AFTSimple
+from visionattn.attention.base import TokenMixer
+from visionattn.attention.efficient import EfficientAttention
+from visionattn.attention.linear import LinearAttention
+from visionattn.attention.neighborhood import LocalAttention
+from visionattn.attention.performer import Performer
+from visionattn.attention.softmax import SoftmaxAttention
+from visionattn.ops.aft import causal_aft_simple
+from visionattn.ops.causal_attention import causal_efficient_attention, causal_linear_attention, causal_performer
+from visionattn.ops.neighborhood import causal_ngram_attention
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Takes q, k and v [B, heads, N, d]."""
+
+
+def make_causal(mixer: TokenMixer) -> bool:
+    """Puts the causal function in the place of what the mixer does between its projections; False if there is none."""
+    if type(mixer) is AFTSimple:
+        vars(mixer)["gather"] = _gather
+        return True
+    make = _ATTEND.get(type(mixer))
+    if make is None:
+        return False
+    attend = make(mixer)
+    # An instance's own `attend` is what every mechanism runs; exact shortcuts, which go around it, look for it first.
+    vars(mixer)["attend"] = lambda q, k, v, q_grid, kv_grid, mask=None: attend(q, k, v)
+    return True
+
+
+def _gather(k: Tensor, v: Tensor, grid: Any, mask: Tensor | None) -> Tensor:
+    return causal_aft_simple(k.flatten(1, -2), v.flatten(1, -2)).view(v.shape)
+
+
+def _softmax(mixer: Any) -> Attend:
+    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def _efficient(mixer: Any) -> Attend:
+    return lambda q, k, v: causal_efficient_attention(q, k, v, temperature=mixer.temperature)
+
+
+def _performer(mixer: Any) -> Attend:
+    return lambda q, k, v: causal_performer(q, k, v, mixer.projection_matrix)
+
+
+def _ngram(mixer: Any) -> Attend:
+    """As many tokens as the neighbourhood on the map has."""
+    return lambda q, k, v: causal_ngram_attention(q, k, v, (2 * mixer.radius + 1) ** 2)
+
+
+_ATTEND: dict[type[TokenMixer], Callable[[Any], Attend]] = {
+    SoftmaxAttention: _softmax,
+    EfficientAttention: _efficient,
+    LinearAttention: lambda mixer: causal_linear_attention,
+    Performer: _performer,
+    LocalAttention: _ngram,
+}
