@@ -16,10 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from visionattn.attention.aft import GatedGathering
 from visionattn.attention.base import Claims, ContextMixer, QKVAttention, TokenMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
+from visionattn.attention.channel import ChannelAttention
 from visionattn.attention.fewer_projections import RawValueAttention
 from visionattn.attention.gmlp import GMLP
 from visionattn.attention.lambda_layer import LambdaMixer
 from visionattn.attention.long_short import LongShortAttention
+from visionattn.attention.mega import GatedAveraging
+from visionattn.attention.lsh import LSHAttention
 from visionattn.attention.non_local import NonLocalMixer
 from visionattn.attention.stacked import StackedAttention
 
@@ -29,12 +32,16 @@ CONTEXT_NAMES = [name for name in NAMES if issubclass(attention_class(name), Con
 ODD_GRIDS = {1: (11,), 2: (5, 7), 3: (3, 4, 5)}
 
 SMALL: dict[str, dict[str, object]] = {
+    "LSHAttention": {"bucket_size": 4},
     "LambdaLayer": {"kernel_size": 5},
     "LinformerPool": {"pool": 2},
     "LongShortAttention": {"window": (2, 3), "rank": 3},
     "NeighborhoodAttention": {"kernel": 3},
 }
 """Options without which the odd grids would be smaller than what a mechanism is made for."""
+
+HASHED = ("LSHAttention", "SMYRF")
+"""Those that sort tokens by a hash: rounded numbers put a few of them elsewhere."""
 
 every_mechanism = pytest.mark.parametrize("name", NAMES)
 every_context_mechanism = pytest.mark.parametrize("name", CONTEXT_NAMES)
@@ -192,7 +199,7 @@ def test_autocast_stays_near_float32(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out = mixer(x)
     out.float().sum().backward()
-    assert (out.float() - expected).norm() <= 0.03 * expected.norm()
+    assert (out.float() - expected).norm() <= (0.15 if name in HASHED else 0.03) * expected.norm()
     assert x.grad is not None
     assert x.grad.isfinite().all()
 
@@ -323,8 +330,14 @@ def test_claim_convex(name: str) -> None:
         return  # its hook wants the inner width; a relu over M is no distribution and none is claimed
     elif isinstance(mixer, NonLocalMixer):
         weights = mixer.attend(q[:, 0], k[:, 0], values[:, 0])
+    elif isinstance(mixer, LSHAttention):
+        weights = make(name, grid, num_heads=2, key_dim=2 * width).attend(q, values)
     elif isinstance(mixer, RawValueAttention):
         weights = mixer.attend(q, k, values)
+    elif isinstance(mixer, GatedAveraging):
+        weights = mixer.attend(q, k, values, grid)
+    elif isinstance(mixer, ChannelAttention):
+        return  # its weights are over channels, not over tokens: no claim is about those
     elif isinstance(mixer, GatedGathering):
         return  # weights by channel, behind a gate: no distribution, and none is claimed
     elif isinstance(mixer, GMLP):

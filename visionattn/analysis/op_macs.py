@@ -1,7 +1,7 @@
 """Multiply-accumulates of one call of an operation, from the shapes of its arguments.
 
-Matrix products, convolutions and attention are counted, as everywhere in the field; sums, norms, activations,
-softmaxes, interpolations and biases are not. A convolution's padding is multiplied like any other pixel.
+Matrix products, convolutions, attention and Fourier transforms are counted, as everywhere in the field; sums, norms,
+activations, softmaxes, interpolations and biases are not. A convolution's padding is multiplied like any other pixel.
 
 Fused attention is as much work as the two products that it fuses. Counters that lack its CPU kernel see nothing of it:
 torch's until pytorch/pytorch#195460 was answered, and those of fvcore and mmengine.
@@ -10,8 +10,8 @@ torch's until pytorch/pytorch#195460 was answered, and those of fvcore and mmeng
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from math import prod
+from collections.abc import Callable, Sequence
+from math import ceil, log2, prod
 from typing import Any
 
 import torch
@@ -114,3 +114,15 @@ def _convolution(
 def _attention(out: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> int:
     """Q K^T and the product with V; a causal mask saves nothing, as under the math backend."""
     return prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+
+
+@register_macs(aten._fft_r2c, aten._fft_c2r, aten._fft_c2c)
+def _fourier(out: Tensor, x: Tensor, dims: Sequence[int], *args: Any, **options: Any) -> int:
+    """n log2 n for n real numbers: half of radix 2's n / 2 log2 n products of complex numbers, 4 each; twice for those.
+
+    torch's counter sees none of it.
+    """
+    real = next((t for t in (x, out) if not t.is_complex()), None)
+    whole = out if real is None else real
+    steps = sum(log2(whole.shape[dim]) for dim in dims)
+    return ceil(whole.numel() * steps * (2 if real is None else 1))

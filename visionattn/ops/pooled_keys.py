@@ -29,16 +29,24 @@ def pooled_tokens(
     """
     size = tuple(min(cells, extent) for extent in grid)
     batch, heads, _, width = tokens.shape
-    maps = tokens.transpose(2, 3).reshape(batch * heads, width, *grid)
+    maps = tokens.transpose(2, 3).reshape(batch, heads * width, *grid)
+    means, real = pooled_maps(maps, size, None if mask is None else mask.reshape(batch, *grid))
+    means = means.reshape(batch, heads, width, -1).transpose(2, 3)
+    return means, None if real is None else torch.flatten(real, 1)
+
+
+def pooled_maps(maps: Tensor, cells: Sequence[int], mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """The means of maps [B, C, *grid] over cells, [B, C, *cells], and which cells hold a real position, [B, *cells].
+
+    Args:
+        cells: how many along each axis; where there are more than positions, neighbouring cells share them.
+        mask: [B, *grid] bool, True where a position is real: means are over those alone, 0 where there is none.
+    """
+    pool = _POOL[len(cells)]
     if mask is None:
-        return _back(_POOL[len(grid)](maps, size), batch, heads), None
-    real = mask.reshape(batch, 1, *grid).to(tokens.dtype)
-    share = _POOL[len(grid)](real, size)  # of real tokens in a cell
-    spread = real.repeat_interleave(heads, dim=0)
-    sums = _POOL[len(grid)](maps.masked_fill(spread == 0, 0.0), size)
-    means = sums / share.clamp(min=0.5 / math.prod(grid)).repeat_interleave(heads, dim=0)
-    return _back(means, batch, heads), torch.flatten(share, 1) > 0
-
-
-def _back(maps: Tensor, batch: int, heads: int) -> Tensor:
-    return maps.reshape(batch, heads, maps.shape[1], -1).transpose(2, 3)
+        return pool(maps, cells), None
+    real = mask[:, None].to(maps.dtype)
+    share = pool(real, cells)  # of real positions in a cell
+    sums = pool(maps.masked_fill(real == 0, 0.0), cells)
+    smallest = 0.5 / math.prod(maps.shape[2:])
+    return sums / share.clamp(min=smallest), share[:, 0] > 0
