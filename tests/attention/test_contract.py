@@ -21,8 +21,8 @@ from visionattn.attention.fewer_projections import RawValueAttention
 from visionattn.attention.gmlp import GMLP
 from visionattn.attention.lambda_layer import LambdaMixer
 from visionattn.attention.long_short import LongShortAttention
-from visionattn.attention.mega import GatedAveraging
 from visionattn.attention.lsh import LSHAttention
+from visionattn.attention.mega import GatedAveraging
 from visionattn.attention.non_local import NonLocalMixer
 from visionattn.attention.stacked import StackedAttention
 
