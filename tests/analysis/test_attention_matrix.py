@@ -1,0 +1,162 @@
+"""The matrix that attending to the identity gives: it stands for the mechanism, or the mechanism is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.naive import random_mask, randomised, tensor
+from visionattn.analysis.attention_matrix import (
+    added_rows,
+    attending,
+    attention_matrix,
+    attention_rows,
+    output_values,
+)
+from visionattn.attention.base import ContextMixer, ContextQKVAttention, QKVAttention, TokenMixer
+from visionattn.attention.build import attention_class, build_attention, list_attention
+from visionattn.attention.softmax import SoftmaxAttention
+
+DIM = 16
+SMALL = {"LinformerPool": {"pool": 2}, "NeighborhoodAttention": {"kernel": 3}}
+ABLE = [name for name in list_attention() if hasattr(attention_class(name), "attend")]
+PLAIN = (QKVAttention.forward, ContextQKVAttention.forward)  # nothing beside the projections and the attention
+FAMILY = [name for name in ABLE if attention_class(name).forward in PLAIN]
+
+
+def made(name: str) -> tuple[TokenMixer, Tensor]:
+    grid = (5, 7) if 2 in attention_class(name).grid_dims else (11,)
+    torch.manual_seed(0)
+    mixer = build_attention({"type": name, **SMALL.get(name, {})}, DIM, grid)
+    return randomised(mixer).eval(), tensor(2, *grid, DIM)  # type: ignore[return-value]
+
+
+def test_mechanisms_were_found() -> None:
+    assert len(FAMILY) >= 10
+    assert {"NonLocal", "SuperAttention", "WindowAttentionV2"} <= set(ABLE)
+
+
+def matrix_of(name: str) -> tuple[TokenMixer, Tensor, Tensor]:
+    """Mechanism, map, matrix; skips a mechanism that turns out not to be linear in its values."""
+    mixer, x = made(name)
+    try:
+        return mixer, x, attention_matrix(mixer, x, chunk=8)
+    except ValueError as error:
+        assert name in str(error)
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_matrix_times_values_is_the_mechanism(name: str) -> None:
+    mixer, x, weights = matrix_of(name)
+    assert isinstance(mixer, QKVAttention)
+    with attending(mixer, x) as now:
+        values = output_values(mixer, now.values)  # behind the output projection
+    out = (weights @ values).sum(dim=1) + mixer.proj.bias
+    torch.testing.assert_close(out.reshape(x.shape), mixer(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ABLE)
+def test_rows_are_the_matrix_s(name: str) -> None:
+    mixer, x, weights = matrix_of(name)
+    count = math.prod(x.shape[1:-1])
+    queries = [0, count // 2, count - 1]
+    torch.testing.assert_close(attention_rows(mixer, x, queries), weights[:, :, queries], rtol=1e-9, atol=1e-9)
+    both = added_rows(mixer, x, [queries])
+    torch.testing.assert_close(both[:, :, 0], weights[:, :, queries].sum(2), rtol=1e-9, atol=1e-9)
+    if mixer.claims.convex:
+        assert (weights >= 0).all()
+        torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights.sum(-1)), rtol=1e-5, atol=1e-5)
+
+
+def test_softmax_attention_s_matrix_in_loops() -> None:
+    mixer, x = randomised(SoftmaxAttention(DIM, num_heads=2)).double(), tensor(1, 3, 4, DIM)
+    context, mask = tensor(1, 2, 5, DIM, seed=1), random_mask(1, 2, 5)
+    assert isinstance(mixer, SoftmaxAttention)
+    weights = attention_matrix(mixer, x, context, mask, chunk=3)
+    assert weights.shape == (1, 2, 12, 10)
+    qkv = mixer.qkv.weight, mixer.qkv.bias
+    for head in range(2):
+        for query in range(12):
+            q = (qkv[0] @ x.flatten(1, 2)[0, query] + qkv[1])[:DIM][8 * head : 8 * head + 8]
+            scores = []
+            for key in range(10):
+                k = (qkv[0] @ context.flatten(1, 2)[0, key] + qkv[1])[DIM : 2 * DIM][8 * head : 8 * head + 8]
+                scores.append(q @ k / math.sqrt(8) if mask.flatten()[key] else torch.tensor(-math.inf).double())
+            expected = torch.stack(scores).softmax(0)
+            torch.testing.assert_close(weights[0, head, query], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_mechanism_is_as_it_was() -> None:
+    mixer, x = made("EfficientAttention")
+    mixer.train()
+    before = mixer(x)
+    attention_matrix(mixer, x)
+    assert mixer.training
+    assert "attend" not in vars(mixer)
+    assert not any(parameter.grad is not None for parameter in mixer.parameters())
+    assert torch.equal(mixer(x), before)
+
+
+@pytest.mark.parametrize("name", ["WindowAttention", "WindowAttentionV2"])
+def test_what_padding_takes_up_is_left_out(name: str) -> None:
+    options = {"type": name, "window": (4, 4), "shift": (2, 2), "mask_padding": False, "num_heads": 2}
+    mixer, x = randomised(build_attention(options, DIM)).eval(), tensor(2, 5, 8, DIM)
+    assert isinstance(mixer, QKVAttention)
+    bias = getattr(mixer, "v_bias", None)
+    with torch.no_grad():  # padding then adds nothing to the output
+        (mixer.qkv.bias[2 * DIM :] if bias is None else bias).zero_()
+    weights = attention_matrix(mixer, x)
+    with attending(mixer, x) as now:
+        out = (weights @ output_values(mixer, now.values)).sum(dim=1) + mixer.proj.bias
+    torch.testing.assert_close(out.reshape(x.shape), mixer(x), rtol=1e-9, atol=1e-9)
+    sums = weights.sum(-1)
+    assert sums.max() < 1 + 1e-9
+    assert sums.min() < 0.9, "no window has padding, or it was masked"
+
+
+class SquaredValues(SoftmaxAttention):
+    def attend(self, q, k, v, q_grid, kv_grid, mask=None):  # type: ignore[no-untyped-def]
+        return super().attend(q, k, v.square(), q_grid, kv_grid, mask)
+
+
+class OffsetValues(SoftmaxAttention):
+    def attend(self, q, k, v, q_grid, kv_grid, mask=None):  # type: ignore[no-untyped-def]
+        return super().attend(q, k, v, q_grid, kv_grid, mask) + 1
+
+
+class FixedWidth(SoftmaxAttention):
+    def attend(self, q, k, v, q_grid, kv_grid, mask=None):  # type: ignore[no-untyped-def]
+        return super().attend(q, k, v * torch.ones(DIM // 2, dtype=v.dtype), q_grid, kv_grid, mask)
+
+
+@pytest.mark.parametrize(("kind", "why"), [
+    (SquaredValues, "SquaredValues is not linear in its values"),
+    (OffsetValues, "OffsetValues is not linear in its values"),
+    (FixedWidth, "FixedWidth takes no values but its own"),
+])  # fmt: skip
+def test_what_is_not_linear_is_refused(kind: type[SoftmaxAttention], why: str) -> None:
+    mixer = kind(DIM, num_heads=2).double()
+    with pytest.raises(ValueError, match=why):
+        attention_matrix(mixer, tensor(1, 3, 4, DIM))
+    assert "attend" not in vars(mixer)
+
+
+def test_what_has_no_hook_is_refused() -> None:
+    for name in set(list_attention()) - set(ABLE):
+        mixer, x = made(name)
+        with pytest.raises(TypeError, match=f"{name} has no attention matrix"):
+            attention_rows(mixer, x, [0])
+
+
+def test_bad_arguments_are_named() -> None:
+    mixer, x = made("SoftmaxAttention")
+    assert isinstance(mixer, ContextMixer)
+    with pytest.raises(ValueError, match="chunk=0 must be 1 or more"):
+        attention_matrix(mixer, x, chunk=0)
+    with pytest.raises(ValueError, match="query 35 is not on the map, which has the positions 0 to 34"):
+        attention_rows(mixer, x, [0, 35])
+    assert isinstance(mixer, nn.Module)

@@ -1,0 +1,91 @@
+"""Learned queries that look at a map: a few vectors for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from visionattn.attention.base import ContextMixer, check_whole
+from visionattn.attention.build import attention_class, build_attention, list_attention
+from visionattn.registry import MODELS
+from visionattn.typing import AttentionConfig, Feature
+
+
+@MODELS.register_module()
+class QueryAggregator(nn.Module):
+    """queries + attention(norm(queries), norm(map)): [B, C, *grid] -> [B, num_queries, C].
+
+    As seed vectors in Set Transformer's pooling (Lee et al., ICML 2019, arXiv 1810.00825) and latents in Perceiver
+    (Jaegle et al., ICML 2021, arXiv 2103.03206), with any mechanism that can look at another map.
+
+    Args:
+        channels: C of the map and of a query.
+        attention: a mechanism's name or config; it must be able to look at another map, from a sequence of queries.
+        num_queries: how many vectors come out.
+        grid: where position-bound parameters are learned; a `grid` in the attention's config serves as well.
+        norm: LayerNorms over the channels of queries and of the map.
+    Raises:
+        TypeError: the mechanism cannot look at another map.
+        ValueError: it is bound to maps, and a sequence of queries is none; or num_queries is below 1.
+        KeyError, TypeError, ValueError: as `build_attention`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        attention: AttentionConfig,
+        num_queries: int = 16,
+        grid: Sequence[int] | None = None,
+        *,
+        norm: bool = True,
+    ) -> None:
+        super().__init__()
+        check_whole(channels=channels, num_queries=num_queries)
+        if num_queries < 1:
+            raise ValueError(f"num_queries={num_queries} must be 1 or more")
+        self.channels = channels
+        self.attn = _looker(attention, channels, grid)
+        self.queries = nn.Parameter(torch.empty(num_queries, channels))
+        nn.init.trunc_normal_(self.queries, std=0.02)
+        self.norm_queries = nn.LayerNorm(channels) if norm else nn.Identity()
+        self.norm_map = nn.LayerNorm(channels) if norm else nn.Identity()
+
+    def forward(self, x: Feature, mask: Tensor | None = None) -> Tensor:
+        """What each query finds on the map, [B, num_queries, C], in the dtype of x.
+
+        Args:
+            x: [B, C, *grid], the grid of one to three dimensions.
+            mask: [B, *grid] bool, True where a position is real; None if all are.
+        Raises:
+            ValueError: x or the mask has another shape.
+        """
+        if not 3 <= x.dim() <= 5 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"QueryAggregator expects a map [B, {self.channels}, *grid] with a grid of one to three dimensions, "
+                f"got {list(x.shape)}"
+            )
+        if mask is not None and mask.shape != (len(x), *x.shape[2:]):
+            raise ValueError(f"QueryAggregator expects a mask {[len(x), *x.shape[2:]]}, got {list(mask.shape)}")
+        # One sequence: the queries lie on no map, and a mechanism that tells positions apart was refused.
+        tokens = self.norm_map(x.flatten(2).mT)
+        queries = self.queries.to(x.dtype).expand(len(x), -1, -1)
+        seen = self.attn(self.norm_queries(queries), tokens, context_mask=None if mask is None else mask.flatten(1))
+        return queries + seen.to(x.dtype)
+
+
+def _looker(cfg: AttentionConfig, channels: int, grid: Sequence[int] | None) -> ContextMixer:
+    mixer = build_attention(cfg, channels, grid)
+    if not isinstance(mixer, ContextMixer):
+        able = ", ".join(name for name in list_attention() if issubclass(attention_class(name), ContextMixer))
+        raise TypeError(f"{type(mixer).__name__} cannot look at another map; as aggregator, use one of {able}")
+    # Queries are no positions: what refuses class tokens in a sequence is refused here, for the same reason.
+    try:
+        mixer.check_prefix_tokens()
+    except ValueError as error:
+        raise ValueError(
+            f"{type(mixer).__name__} goes by where tokens lie on the map, and learned queries lie nowhere on it; take "
+            "one that does not, such as SoftmaxAttention"
+        ) from error
+    return mixer
