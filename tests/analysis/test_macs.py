@@ -58,6 +58,8 @@ BY_HAND = {
     "LinformerPool": 4 * N * C * C + 2 * N * 8 * 8 * C,
     # tiles of 7 x 7 queries see 13 x 13 keys; 8 heads make 8 sums of keys and of values, and look at them
     "LongShortAttention": 4 * N * C * C + WINDOWS * 49 * 169 * 2 * C + N * C * 8 * 8 + 4 * N * 8 * C,
+    # 4 of 8 heads see 3 x 3 windows of 7 x 7
+    "LocalGlobalLinearAttention": 4 * N * C * C + WINDOWS * 49 * 441 * C + N * C * C // 8,
     # 4 heads, keys of 16, values of C / 4: q, k and v; the content's lambda; those of positions; their application
     "LambdaLayer": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + 23 * 23) + N * 16 * C,
     "LambdaLayerGlobal": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + N) + N * 16 * C,

@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, object]] = {
     "LSHAttention": {"bucket_size": 4},
     "LambdaLayer": {"kernel_size": 5},
     "LinformerPool": {"pool": 2},
+    "LocalGlobalLinearAttention": {"window": (2, 2)},
     "LongShortAttention": {"window": (2, 3), "rank": 3},
     "NeighborhoodAttention": {"kernel": 3},
 }
