@@ -60,6 +60,10 @@ BY_HAND = {
     "LongShortAttention": 4 * N * C * C + WINDOWS * 49 * 169 * 2 * C + N * C * 8 * 8 + 4 * N * 8 * C,
     # 4 of 8 heads see 3 x 3 windows of 7 x 7
     "LocalGlobalLinearAttention": 4 * N * C * C + WINDOWS * 49 * 441 * C + N * C * C // 8,
+    # rows: what is in them, their summaries' values, and looking at these
+    "Combiner": 4 * N * C * C + 2 * N * W * C + 2 * N * C + 2 * N * H * C,
+    # crossing lines; above and below: mean queries and keys, shares and values of columns, looking at those of a row
+    "CombinerAxial": 4 * N * C * C + 2 * N * (H + W) * C + 2 * (4 * N * H * C + 2 * N * W * C),
     # 4 heads, keys of 16, values of C / 4: q, k and v; the content's lambda; those of positions; their application
     "LambdaLayer": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + 23 * 23) + N * 16 * C,
     "LambdaLayerGlobal": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + N) + N * 16 * C,
