@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from visionattn.stereo import shortcuts
+from visionattn.stereo import normed_layers, shortcuts
 from visionattn.stereo.gwcnet import GwcNet
 from visionattn.stereo.psmnet import PSMNet
 from visionattn.stereo.shortcuts import (
@@ -28,6 +28,8 @@ FORMS = (
     "doubling_convolution",
     "score_convolution",
 )
+STEP = "remade_norm"
+"""Taken in training alone, around a network's whole forward."""
 
 
 @pytest.fixture
@@ -44,6 +46,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     for name in FORMS:
         monkeypatch.setattr(shortcuts, name, watched(name, getattr(shortcuts, name)))
+    monkeypatch.setattr(normed_layers, STEP, watched(STEP, normed_layers.remade_norm))
     return called
 
 
@@ -80,7 +83,7 @@ def test_gwcnet_is_the_same_in_both_forms(
     network = GwcNet(16, groups=8, concat_channels=concat_channels).double()
     pair = tuple(torch.randn(2, 1, 3, 16, 48, dtype=torch.float64))
     exact = assert_both_forms_agree(network, pair, monkeypatch, taken)
-    assert exact == set(FORMS) - (set() if concat_channels else {"concatenation_convolution"})
+    assert exact == {*FORMS, STEP} - (set() if concat_channels else {"concatenation_convolution"})
 
 
 @pytest.mark.slow
@@ -88,7 +91,20 @@ def test_psmnet_is_the_same_in_both_forms(monkeypatch: pytest.MonkeyPatch, taken
     torch.manual_seed(0)
     pair = tuple(torch.randn(2, 2, 3, 256, 272, dtype=torch.float64))
     exact = assert_both_forms_agree(PSMNet(16).double(), pair, monkeypatch, taken)
-    assert exact == set(FORMS) - {"walked_group_correlation"}
+    assert exact == {*FORMS, STEP} - {"walked_group_correlation"}
+
+
+def test_psmnet_on_a_backbone_is_the_same_in_both_forms(monkeypatch: pytest.MonkeyPatch, taken: set[str]) -> None:
+    torch.manual_seed(0)
+    options = {"channels": (8, 8, 8, 8), "zero_init_last": False}
+    backbone = {"type": "TimmBackbone", "model_name": "resnet18", "timm_options": options}
+    attention = {"cost": "EfficientAttention", "hourglass": "NonLocal"}
+    network = PSMNet(16, backbone=backbone, attention=attention).double()
+    for plugin in network.attention.values():
+        nn.init.constant_(plugin.gamma, 0.5)
+    pair = tuple(torch.randn(2, 2, 3, 32, 64, dtype=torch.float64))
+    exact = assert_both_forms_agree(network, pair, monkeypatch, taken)
+    assert exact == {*FORMS, STEP} - {"walked_group_correlation"}
 
 
 def test_each_layer_is_the_same_in_both_forms_in_float32(monkeypatch: pytest.MonkeyPatch, taken: set[str]) -> None:

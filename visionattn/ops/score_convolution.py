@@ -27,15 +27,16 @@ def score_convolution(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         [B, 1, D, H, W].
     """
-    return _Scored.apply(x.movedim(1, -1), weight)
+    return _Scored.apply(x, weight)
 
 
 class _Scored(torch.autograd.Function):
-    """x [B, D, H, W, C], weight [1, C, 3, 3, 3] -> [B, 1, D, H, W]."""
+    """x [B, C, D, H, W], weight [1, C, 3, 3, 3] -> [B, 1, D, H, W]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
+        x = x.movedim(1, -1)
         out = x.new_zeros(x.shape[:-1])
         taps = weight[0].flatten(1).mT.contiguous()  # [27, C]
         for image, answer in zip(x, out, strict=True):
@@ -49,6 +50,7 @@ class _Scored(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        x = x.movedim(1, -1)
         to_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         taps = weight[0].flatten(1).mT.contiguous()
         to_taps = torch.zeros_like(taps)
@@ -61,7 +63,7 @@ class _Scored(torch.autograd.Function):
                 flat = shifted.flatten(1)  # [27, n]
                 torch.mm(flat.mT, taps, out=to_image[planes].flatten(0, 2))
                 to_taps.addmm_(flat, tokens.flatten(0, 2))
-        return to_x, to_taps.mT.reshape(weight.shape)
+        return to_x.movedim(-1, 1), to_taps.mT.reshape(weight.shape)
 
 
 def _chunks(image: Tensor) -> Iterator[slice]:

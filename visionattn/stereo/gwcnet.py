@@ -23,6 +23,7 @@ from visionattn.stereo.layers import (
     init_as_published,
     scores_3d,
 )
+from visionattn.stereo.normed_layers import Chain, ConvNorm, activations_remade
 from visionattn.stereo.shortcuts import VolumeConvolution, correlation_volume, full_disparity
 
 
@@ -60,12 +61,12 @@ class GwcNet(nn.Module):
         self.feature_extraction = GroupFeatures(concat_channels)
         relu = nn.ReLU(inplace=True)
         first = (
-            nn.Sequential(VolumeConvolution(groups, concat_channels, 32, self.planes), nn.BatchNorm3d(32))
+            ConvNorm(VolumeConvolution(groups, concat_channels, 32, self.planes), nn.BatchNorm3d(32))
             if concat_channels
             else conv_bn_3d(groups, 32, 3, 1, 1)
         )
-        self.dres0 = nn.Sequential(first, relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
-        self.dres1 = nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1))
+        self.dres0 = Chain(first, relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
+        self.dres1 = Chain(conv_bn_3d(32, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1))
         self.dres2, self.dres3, self.dres4 = (RedirectedHourglass(32) for _ in range(3))
         self.classif0, self.classif1, self.classif2, self.classif3 = (scores_3d() for _ in range(4))
         init_as_published(self)
@@ -79,6 +80,16 @@ class GwcNet(nn.Module):
             ValueError: other shapes.
         """
         check_pair(left, right, self.divisor, self.smallest)
+        with activations_remade(left):
+            logits = self._logits(left, right)
+        height, width = left.shape[2:]
+        return [
+            full_disparity(volume, self.max_disparity, height, width, align_corners=self.align_corners)
+            for volume in logits
+        ]
+
+    def _logits(self, left: Tensor, right: Tensor) -> list[Tensor]:
+        """[B, 1, D, H, W] at a quarter of the resolution: before and behind each hourglass, or behind the last."""
         (left_groups, left_map), (right_groups, right_map) = map(self.feature_extraction, (left, right))
         costs = correlation_volume(left_groups, right_groups, self.planes, self.groups)
         start = self.dres0(costs if left_map is None else (costs, left_map, right_map))
@@ -86,15 +97,9 @@ class GwcNet(nn.Module):
         out1 = self.dres2(start)
         out2 = self.dres3(out1)
         out3 = self.dres4(out2)
-        if self.training:
-            logits = [self.classif0(start), self.classif1(out1), self.classif2(out2), self.classif3(out3)]
-        else:
-            logits = [self.classif3(out3)]
-        height, width = left.shape[2:]
-        return [
-            full_disparity(volume, self.max_disparity, height, width, align_corners=self.align_corners)
-            for volume in logits
-        ]
+        if not self.training:
+            return [self.classif3(out3)]
+        return [self.classif0(start), self.classif1(out1), self.classif2(out2), self.classif3(out3)]
 
 
 class GroupFeatures(Trunk):
@@ -103,7 +108,7 @@ class GroupFeatures(Trunk):
     def __init__(self, concat_channels: int) -> None:
         super().__init__()
         if concat_channels:
-            self.lastconv = nn.Sequential(
+            self.lastconv = Chain(
                 conv_bn(320, 128, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(128, concat_channels, 1, bias=False)
             )
 
@@ -118,10 +123,10 @@ class RedirectedHourglass(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         wide, widest, relu = 2 * channels, 4 * channels, nn.ReLU(inplace=True)
-        self.conv1 = nn.Sequential(conv_bn_3d(channels, wide, 3, 2, 1), relu)
-        self.conv2 = nn.Sequential(conv_bn_3d(wide, wide, 3, 1, 1), relu)
-        self.conv3 = nn.Sequential(conv_bn_3d(wide, widest, 3, 2, 1), relu)
-        self.conv4 = nn.Sequential(conv_bn_3d(widest, widest, 3, 1, 1), relu)
+        self.conv1 = Chain(conv_bn_3d(channels, wide, 3, 2, 1), relu)
+        self.conv2 = Chain(conv_bn_3d(wide, wide, 3, 1, 1), relu)
+        self.conv3 = Chain(conv_bn_3d(wide, widest, 3, 2, 1), relu)
+        self.conv4 = Chain(conv_bn_3d(widest, widest, 3, 1, 1), relu)
         self.conv5 = doubling_bn_3d(widest, wide)
         self.conv6 = doubling_bn_3d(wide, channels)
         self.redir1 = conv_bn_3d(channels, channels, 1)

@@ -6,30 +6,31 @@ import math
 
 from torch import Tensor, nn
 
+from visionattn.stereo.normed_layers import Chain, ConvNorm
 from visionattn.stereo.shortcuts import DoublingConvolution, ScoreConvolution, image_layout
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> nn.Module:
+def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> ConvNorm:
     """2-D convolution without bias, batch norm. A dilated convolution is padded by its dilation."""
     padding = dilation if dilation > 1 else padding
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+    return ConvNorm(conv, nn.BatchNorm2d(outputs))
 
 
-def conv_bn_3d(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
+def conv_bn_3d(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> ConvNorm:
     """3-D convolution without bias, batch norm."""
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm3d(outputs))
+    return ConvNorm(conv, nn.BatchNorm3d(outputs))
 
 
-def doubling_bn_3d(inputs: int, outputs: int) -> nn.Module:
+def doubling_bn_3d(inputs: int, outputs: int) -> ConvNorm:
     """Transposed 3-D convolution to twice the size, batch norm."""
-    return nn.Sequential(DoublingConvolution(inputs, outputs), nn.BatchNorm3d(outputs))
+    return ConvNorm(DoublingConvolution(inputs, outputs), nn.BatchNorm3d(outputs))
 
 
 def scores_3d() -> nn.Module:
     """From volumes of 32 channels to the logits of their disparities."""
-    return nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), nn.ReLU(inplace=True), ScoreConvolution(32))
+    return Chain(conv_bn_3d(32, 32, 3, 1, 1), nn.ReLU(inplace=True), ScoreConvolution(32))
 
 
 class ResidualBlock(nn.Module):
@@ -37,7 +38,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, dilation: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(conv_bn(inputs, outputs, 3, stride, 1, dilation), nn.ReLU(inplace=True))
+        self.conv1 = Chain(conv_bn(inputs, outputs, 3, stride, 1, dilation), nn.ReLU(inplace=True))
         self.conv2 = conv_bn(outputs, outputs, 3, 1, 1, dilation)
         same = stride == 1 and inputs == outputs
         self.downsample = None if same else conv_bn(inputs, outputs, 1, stride)
@@ -52,7 +53,7 @@ class Trunk(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.firstconv = nn.Sequential(
+        self.firstconv = Chain(
             conv_bn(3, 32, 3, 2, 1),
             nn.ReLU(inplace=True),
             conv_bn(32, 32, 3, 1, 1),

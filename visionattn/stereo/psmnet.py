@@ -29,6 +29,7 @@ from visionattn.stereo.layers import (
     init_as_published,
     scores_3d,
 )
+from visionattn.stereo.normed_layers import Chain, ConvNorm, activations_remade
 from visionattn.stereo.shortcuts import VolumeConvolution, full_disparity
 from visionattn.typing import AttentionConfig
 
@@ -83,9 +84,9 @@ class PSMNet(nn.Module):
             self.feature_extraction = BackboneMap(backbone, 32, (4,))
             self.smallest = 32  # no pooling window is wider
         relu = nn.ReLU(inplace=True)
-        first = nn.Sequential(VolumeConvolution(0, 32, 32, self.planes), nn.BatchNorm3d(32))
-        self.dres0 = nn.Sequential(first, relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
-        self.dres1 = nn.Sequential(conv_bn_3d(32, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1))
+        first = ConvNorm(VolumeConvolution(0, 32, 32, self.planes), nn.BatchNorm3d(32))
+        self.dres0 = Chain(first, relu, conv_bn_3d(32, 32, 3, 1, 1), relu)
+        self.dres1 = Chain(conv_bn_3d(32, 32, 3, 1, 1), relu, conv_bn_3d(32, 32, 3, 1, 1))
         self.dres2, self.dres3, self.dres4 = (Hourglass(32) for _ in range(3))
         self.classif1, self.classif2, self.classif3 = (scores_3d() for _ in range(3))
         for name, part in self.named_children():
@@ -109,6 +110,15 @@ class PSMNet(nn.Module):
             ValueError: other shapes.
         """
         check_pair(left, right, self.divisor, self.smallest)
+        with activations_remade(left):
+            costs = self._costs(left, right)
+        height, width = left.shape[2:]
+        return [
+            full_disparity(cost, self.max_disparity, height, width, align_corners=self.align_corners) for cost in costs
+        ]
+
+    def _costs(self, left: Tensor, right: Tensor) -> list[Tensor]:
+        """Logits [B, 1, D, H, W], a quarter of the resolution: of every hourglass in training, of the last in eval."""
         left_map, right_map = (self._at("spp", self.feature_extraction(image)) for image in (left, right))
         if self.cross_view is not None:
             left_map, right_map = self.cross_view(left_map, right_map)
@@ -116,21 +126,14 @@ class PSMNet(nn.Module):
         start = self._at("cost", start + self.dres1(start))
 
         bottom = self.attention["hourglass"] if "hourglass" in self.attention else None  # noqa: SIM401  # no dict
-        out1, pre, post = self.dres2(start, bottom=bottom)
-        out1 = out1 + start
-        out2, _, post = self.dres3(out1, pre, post)
-        out2 = out2 + start
-        out3, _, _ = self.dres4(out2, pre, post)
-        out3 = out3 + start
+        out1, pre, post = self.dres2(start, bottom=bottom, plus=start)
+        out2, _, post = self.dres3(out1, pre, post, plus=start)
+        out3, _, _ = self.dres4(out2, pre, post, plus=start)
 
         cost1 = self.classif1(out1)
         cost2 = self.classif2(out2) + cost1
         cost3 = self.classif3(out3) + cost2
-        costs = (cost1, cost2, cost3) if self.training else (cost3,)
-        height, width = left.shape[2:]
-        return [
-            full_disparity(cost, self.max_disparity, height, width, align_corners=self.align_corners) for cost in costs
-        ]
+        return [cost1, cost2, cost3] if self.training else [cost3]
 
     def _at(self, place: str, x: Tensor) -> Tensor:
         return self.attention[place](x) if place in self.attention else x
@@ -143,11 +146,9 @@ class PyramidFeatures(Trunk):
         super().__init__()
         self.align_corners = align_corners
         self.branch1, self.branch2, self.branch3, self.branch4 = (
-            nn.Sequential(nn.AvgPool2d(size, size), conv_bn(128, 32, 1), nn.ReLU(inplace=True)) for size in _POOLS
+            Chain(nn.AvgPool2d(size, size), conv_bn(128, 32, 1), nn.ReLU(inplace=True)) for size in _POOLS
         )
-        self.lastconv = nn.Sequential(
-            conv_bn(320, 128, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(128, 32, 1, bias=False)
-        )
+        self.lastconv = Chain(conv_bn(320, 128, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(128, 32, 1, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
         fine, _, coarse = self.stages(image)
@@ -172,15 +173,20 @@ class Hourglass(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         wide, relu = 2 * channels, nn.ReLU(inplace=True)
-        self.conv1 = nn.Sequential(conv_bn_3d(channels, wide, 3, 2, 1), relu)
+        self.conv1 = Chain(conv_bn_3d(channels, wide, 3, 2, 1), relu)
         self.conv2 = conv_bn_3d(wide, wide, 3, 1, 1)
-        self.conv3 = nn.Sequential(conv_bn_3d(wide, wide, 3, 2, 1), relu)
-        self.conv4 = nn.Sequential(conv_bn_3d(wide, wide, 3, 1, 1), relu)
+        self.conv3 = Chain(conv_bn_3d(wide, wide, 3, 2, 1), relu)
+        self.conv4 = Chain(conv_bn_3d(wide, wide, 3, 1, 1), relu)
         self.conv5 = doubling_bn_3d(wide, wide)
         self.conv6 = doubling_bn_3d(wide, channels)
 
     def forward(
-        self, x: Tensor, pre: Tensor | None = None, post: Tensor | None = None, bottom: nn.Module | None = None
+        self,
+        x: Tensor,
+        pre: Tensor | None = None,
+        post: Tensor | None = None,
+        bottom: nn.Module | None = None,
+        plus: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The volume [B, C, D, H, W], and what is handed on from half its extent on the way down and up.
 
@@ -189,11 +195,11 @@ class Hourglass(nn.Module):
             pre: the first hourglass's way down, [B, 2 C, D / 2, H / 2, W / 2].
             post: the previous hourglass's way up, of the same shape.
             bottom: what acts on the smallest volume.
+            plus: what the answer is added to, [B, C, D, H, W].
         """
-        down = self.conv2(self.conv1(x))
-        down = F.relu(down if post is None else down + post)
+        down = self.conv2(self.conv1(x), plus=post, relu=True)
         low = self.conv4(self.conv3(down))
         if bottom is not None:
             low = bottom(low)
-        up = F.relu(self.conv5(low) + (down if pre is None else pre))
-        return self.conv6(up), down, up
+        up = self.conv5(low, plus=down if pre is None else pre, relu=True)
+        return self.conv6(up, plus=plus), down, up
