@@ -64,6 +64,7 @@ BY_HAND = {
     "Combiner": 4 * N * C * C + 2 * N * W * C + 2 * N * C + 2 * N * H * C,
     # crossing lines; above and below: mean queries and keys, shares and values of columns, looking at those of a row
     "CombinerAxial": 4 * N * C * C + 2 * N * (H + W) * C + 2 * (4 * N * H * C + 2 * N * W * C),
+    "LinformerFree": 4 * N * C * C + 2 * N * C * C // 8,
     # 4 heads, keys of 16, values of C / 4: q, k and v; the content's lambda; those of positions; their application
     "LambdaLayer": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + 23 * 23) + N * 16 * C,
     "LambdaLayerGlobal": N * C * (64 + 16 + C // 4) + N * 16 * (C // 4) * (1 + N) + N * 16 * C,
