@@ -16,8 +16,7 @@ from torch import Tensor
 
 from visionattn.attention.base import Claims, ContextQKVAttention, check_whole
 from visionattn.ops.feature_attention import (
-    favor_key_features,
-    favor_query_features,
+    favor_attention,
     feature_attention,
     orthogonal_projection,
     relu_features,
@@ -91,13 +90,7 @@ class Performer(ContextQKVAttention):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None = None
     ) -> Tensor:
-        with without_autocast(q.device):
-            q, k, values = (at_least_float32(t) for t in (q, k, v))
-            queries, keys = self._features(q, k, self.projection_matrix.to(q.dtype), mask)
-            return feature_attention(queries, keys, values, mask).to(v.dtype)
-
-    def _features(self, q: Tensor, k: Tensor, projection: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        return favor_query_features(q, projection), favor_key_features(k, projection, mask)
+        return favor_attention(q, k, v, self.projection_matrix, mask)
 
 
 @ATTENTION.register_module()
@@ -106,5 +99,11 @@ class PerformerReLU(Performer):
 
     claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True, convex=True)
 
-    def _features(self, q: Tensor, k: Tensor, projection: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        return relu_features(q, projection), relu_features(k, projection)
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None = None
+    ) -> Tensor:
+        with without_autocast(q.device):
+            q, k, values = (at_least_float32(t) for t in (q, k, v))
+            projection = self.projection_matrix.to(q.dtype)
+            queries, keys = relu_features(q, projection), relu_features(k, projection)
+            return feature_attention(queries, keys, values, mask).to(v.dtype)

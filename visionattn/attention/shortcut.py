@@ -6,7 +6,6 @@ changes or traces those modules would be passed over, so none of them may be the
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 
 import torch
@@ -15,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as global_hooks
 
 from visionattn.attention.base import TokenMixer
+from visionattn.ops.kernels.dispatch import kernels_allowed as kernels_allowed  # one switch for every exact form
 from visionattn.typing import Tokens
 
 _ORDINARY = (Tensor, nn.Parameter)
@@ -35,11 +35,6 @@ class ResidualMixer(TokenMixer):
         Returns:
             [B, *grid, C], in the dtype of residual.
         """
-
-
-def kernels_allowed() -> bool:
-    """False if the environment says VISIONATTN_KERNELS=off: then every mechanism runs in its plain form."""
-    return "VISIONATTN_KERNELS" not in os.environ or os.environ["VISIONATTN_KERNELS"].strip().lower() != "off"
 
 
 def runs_eagerly() -> bool:

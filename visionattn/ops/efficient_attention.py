@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from visionattn.ops.kernels.dispatch import asked_for, serves
+from visionattn.ops.kernels.efficient_attention import efficient_attention_op
 from visionattn.ops.precision import at_least_float32, without_autocast
 
 
@@ -33,6 +35,8 @@ def efficient_attention(
     Returns:
         [B, heads, N, E], in the dtype of v and the memory order of q.
     """
+    if asked_for(q) and serves("efficient_attention", q, k, v, mask):
+        return efficient_attention_op(q, k, v, mask, temperature, normalize_queries)[0]
     with without_autocast(q.device):
         q, k, values = (at_least_float32(t) for t in (q, k, v))
         if temperature != 1.0:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from visionattn.ops.kernels.dispatch import asked_for, serves
+from visionattn.ops.kernels.feature_attention import feature_attention_op
 from visionattn.ops.precision import at_least_float32, without_autocast
 
 LINEAR_EPS = 1e-6
@@ -32,9 +34,33 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     Returns:
         [B, heads, N, E], in the dtype of v.
     """
+    if asked_for(q) and serves("feature_attention", q, k, v, mask):
+        return feature_attention_op(q, k, v, None, mask)[0]
     with without_autocast(q.device):
         queries, keys = elu_plus_one(at_least_float32(q)), elu_plus_one(at_least_float32(k))
         return feature_attention(queries, keys, at_least_float32(v), mask, eps=LINEAR_EPS).to(v.dtype)
+
+
+def favor_attention(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention with the positive features of FAVOR+.
+
+    Args:
+        q: [B, heads, N, D].
+        k: [B, heads, M, D].
+        v: [B, heads, M, E].
+        projection: W [R, D], as `orthogonal_projection` draws it.
+        mask: [B, M] bool, True where a key is real; without any real key the answer is 0.
+    Returns:
+        [B, heads, N, E], in the dtype of v.
+    """
+    features = projection.shape[0]
+    if asked_for(q) and not projection.requires_grad and serves("feature_attention", q, k, v, mask, features=features):
+        return feature_attention_op(q, k, v, projection, mask)[0]
+    with without_autocast(q.device):
+        q, k, values = (at_least_float32(t) for t in (q, k, v))
+        projection = projection.to(q.dtype)
+        queries, keys = favor_query_features(q, projection), favor_key_features(k, projection, mask)
+        return feature_attention(queries, keys, values, mask).to(v.dtype)
 
 
 def feature_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, eps: float = 0.0) -> Tensor:

@@ -1,0 +1,129 @@
+"""Run as a program under TRITON_INTERPRET=1: errors of the kernels against the eager twin and plain loops, as JSON.
+
+Not a test by itself: Triton reads that variable when it is imported, and another test may have imported it before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import NamedTuple
+
+import torch
+from kernel_cases import ORDERS, error, key_mask, laid_out
+from torch import Tensor
+
+from visionattn.ops.kernels import efficient_attention_eager as eager
+from visionattn.ops.kernels.efficient_attention import efficient_attention_op
+
+
+class Case(NamedTuple):
+    tokens: int
+    length: int
+    width: int = 3
+    values: int = 5
+    heads: int = 2
+    batch: int = 2
+    order: str = "token by token"
+    mask: str = "none"
+    temperature: float = 1.0
+    normalize: bool = True
+    dtype: torch.dtype = torch.float32
+    spread: float = 1.0
+
+
+CASES = {
+    "plain": (
+        {
+            "odd sizes": Case(37, 33, batch=1),
+            "one token": Case(1, 1, batch=1),
+            "cross, masked, tempered": Case(5, 40, mask="random", temperature=1.7, heads=1),
+            "channels first": Case(35, 35, order="channels first", heads=1, batch=1),
+            "no real key in one image": Case(4, 20, mask="one image without", heads=1),
+            "queries as they are": Case(19, 7, normalize=False, heads=1),
+            "wide values": Case(3, 3, width=18, values=130, heads=1, batch=1),
+            "bfloat16": Case(33, 33, width=16, values=16, heads=1, dtype=torch.bfloat16),
+            "float16": Case(33, 33, width=16, values=16, heads=1, dtype=torch.float16),
+            "large logits": Case(20, 40, spread=40.0, heads=1, batch=1),
+        }
+    ),
+    "slow": (
+        {
+            f"{order}, {tokens} x {length}, {width} x {values}, {heads} heads, {mask}": Case(
+                tokens, length, width, values, heads, 2, order, mask
+            )
+            for order in ORDERS
+            for tokens, length in ((67, 67), (16, 131))
+            for width, values in ((16, 16), (40, 24), (64, 64), (65, 200))
+            for heads in (1, 3)
+            for mask in ("none", "random")
+        }
+    ),
+}
+
+
+def tensor(case: Case, tokens: int, width: int, seed: int) -> Tensor:
+    return laid_out(case.order, case.batch, case.heads, tokens, width, dtype=case.dtype, spread=case.spread, seed=seed)
+
+
+def loops(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, temperature: float, normalize: bool) -> Tensor:
+    """The equation, key by key and query by query, in float64."""
+    out = q.new_zeros(*q.shape[:3], v.shape[-1])
+    for b in range(q.shape[0]):
+        keys = [j for j in range(k.shape[2]) if mask is None or mask[b, j]]
+        if not keys:
+            continue
+        for h in range(q.shape[1]):
+            for d in range(q.shape[3]):
+                exponentials = [math.exp(float(k[b, h, j, d] - k[b, h, keys, d].max()) / temperature) for j in keys]
+                context = sum((w * v[b, h, j] for w, j in zip(exponentials, keys, strict=True)), v.new_zeros(()))
+                for i in range(q.shape[2]):
+                    logits = q[b, h, i] / temperature
+                    weight = logits.softmax(0)[d] if normalize else logits[d]
+                    out[b, h, i] += weight * context / sum(exponentials)
+    return out
+
+
+def measure(case: Case, *, with_loops: bool) -> dict[str, float]:
+    """Errors by name: of the kernels, and of the eager twin in the same dtype, against the twin in float64."""
+    q = tensor(case, case.tokens, case.width, 1)
+    k = tensor(case, case.length, case.width, 2)
+    v = tensor(case, case.length, case.values, 3)
+    grad = tensor(case._replace(spread=1.0), case.tokens, case.values, 4)
+    options = key_mask(case.mask, case.batch, case.length), case.temperature, case.normalize
+    found: dict[str, float] = {}
+
+    exact = [t.double() for t in (q, k, v)]
+    truth = eager.forward(*exact, *options)
+    gradients = eager.backward(grad.double(), *exact, options[0], *truth[1:], *options[1:])
+    if with_loops:
+        found["twin against loops"] = error(truth[0], loops(*exact, *options))
+        leaves = [t.clone().requires_grad_() for t in exact]
+        by_autograd = torch.autograd.grad(eager.forward(*leaves, *options)[0], leaves, grad.double())
+        for name, closed, expected in zip("qkv", gradients, by_autograd, strict=True):
+            found[f"closed gradient of {name} against autograd"] = error(closed, expected)
+
+    leaves = [t.detach().requires_grad_() for t in (q, k, v)]
+    ours = efficient_attention_op(*leaves, *options)
+    again = efficient_attention_op(*leaves, *options) if case.tokens > 33 else ours
+    plain = eager.forward(q, k, v, *options)
+    plain_gradients = eager.backward(grad, q, k, v, options[0], *plain[1:], *options[1:])
+    names = ("answer", "context", "log total")
+    found |= {f"kernel: {name}": error(o.detach(), t) for name, o, t in zip(names, ours, truth, strict=True)}
+    found |= {f"twin: {name}": error(o, t) for name, o, t in zip(names, plain, truth, strict=True)}
+    found["repeats differ by"] = max(float((a != b).sum()) for a, b in zip(ours, again, strict=True))
+    found["strides differ by"] = float(ours[0].stride() != plain[0].stride())
+    for name, o, p, t in zip(
+        "qkv", torch.autograd.grad(ours[0], leaves, grad), plain_gradients, gradients, strict=True
+    ):
+        found[f"kernel: gradient of {name}"] = error(o, t)
+        found[f"twin: gradient of {name}"] = error(p, t)
+        found["strides differ by"] += float(o.stride() != p.stride())
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    chosen = CASES[sys.argv[1]]
+    print(json.dumps({name: measure(case, with_loops=case.length <= 40) for name, case in chosen.items()}))

@@ -1,0 +1,132 @@
+"""Which case a Triton kernel serves: the only place that decides, and that says why not.
+
+Each op of this package (`torch.ops.visionattn.*`) has an eager twin in plain PyTorch that is the truth; the kernels do
+the same with less traffic. Where one cannot serve a case the plain form does, and the logger "visionattn.kernels" says
+why at level DEBUG. Triton is imported when the first kernel is launched, never before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+log = logging.getLogger("visionattn.kernels")
+
+
+class Served(NamedTuple):
+    """The largest case of a kernel."""
+
+    key_width: int  # channels per head of q and k
+    value_width: int  # of v
+    features: int = 0  # random features, where there are any
+
+
+TABLE = {
+    "efficient_attention": Served(key_width=128, value_width=512),
+    "feature_attention": Served(key_width=128, value_width=128, features=512),
+}
+"""What the kernels serve, on CUDA devices of `CAPABILITY` or more, in `DTYPES`."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+CAPABILITY = (8, 0)
+_MOST_ELEMENTS = 2**31 - 1
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_TRITON_INSTALLED = find_spec("triton") is not None
+_ORDINARY = (Tensor, torch.nn.Parameter)
+
+
+def kernels_allowed() -> bool:
+    """False if the environment says VISIONATTN_KERNELS=off: then everything runs in its plain form."""
+    return "VISIONATTN_KERNELS" not in os.environ or os.environ["VISIONATTN_KERNELS"].strip().lower() != "off"
+
+
+def asked_for(t: Tensor) -> bool:
+    """A kernel could be meant: t is on a CUDA device, or Triton's interpreter runs (TRITON_INTERPRET=1)."""
+    return t.is_cuda or INTERPRETED
+
+
+def serves(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, features: int = 0) -> bool:
+    """Whether the kernel of this name takes the case; where not, the log says why."""
+    reason = why_not(name, q, k, v, mask, features=features)
+    if reason is not None and not torch.compiler.is_compiling():
+        log.debug("%s: the plain form, because %s", name, reason)
+    return reason is None
+
+
+def why_not(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, features: int = 0) -> str | None:
+    """Why the kernel of this name does not take the case; None if it does.
+
+    Args:
+        name: a key of `TABLE`.
+        q, k, v, mask: as the op takes them.
+        features: the number of random features, where there are any.
+    """
+    tensors = (q, k, v) if mask is None else (q, k, v, mask)
+    return _unready(q.device) or _unusual(tensors) or _unlike(tensors) or _too_large(TABLE[name], tensors, features)
+
+
+def on_device_of(t: Tensor) -> AbstractContextManager[object]:
+    """Kernels are launched on the tensor's device inside."""
+    return torch.cuda.device_of(t)  # type: ignore[no-untyped-call]
+
+
+def _unready(device: torch.device) -> str | None:
+    if not kernels_allowed():
+        return "VISIONATTN_KERNELS=off"
+    if not _TRITON_INSTALLED:
+        return "triton is not installed"
+    if INTERPRETED:
+        return None
+    if device.type != "cuda" or torch.version.hip is not None:
+        return f"the device is no CUDA device but {device.type}"
+    properties = torch.cuda.get_device_properties(device)
+    return None if (properties.major, properties.minor) >= CAPABILITY else f"compute capability is below {CAPABILITY}"
+
+
+def _unlike(tensors: tuple[Tensor, ...]) -> str | None:
+    q, k, v, *_ = tensors
+    if not (q.dtype == k.dtype == v.dtype):
+        return f"q, k and v differ in dtype: {q.dtype}, {k.dtype}, {v.dtype}"
+    if q.dtype not in DTYPES:
+        return f"{q.dtype} is not served"
+    return None if all(t.device == q.device for t in tensors) else "the tensors are on several devices"
+
+
+def _too_large(served: Served, tensors: tuple[Tensor, ...], features: int) -> str | None:
+    q, _, v, *_ = tensors
+    if any(t.numel() == 0 for t in tensors):
+        return "there are no elements"
+    if q.shape[-1] > served.key_width:
+        return f"a head's key width {q.shape[-1]} is above {served.key_width}"
+    if v.shape[-1] > served.value_width:
+        return f"a head's value width {v.shape[-1]} is above {served.value_width}"
+    if features > served.features:
+        return f"{features} features are more than {served.features}"
+    if any(_span(t) > _MOST_ELEMENTS for t in tensors):
+        return "a head spans 2**31 elements of memory or more"
+    return None
+
+
+def _span(t: Tensor) -> int:
+    """How far apart, in elements, one image's (and head's) first and last element lie: int32 must hold it."""
+    return sum((size - 1) * stride for size, stride in zip(t.shape[-2:], t.stride()[-2:], strict=True))
+
+
+def _unusual(tensors: tuple[Tensor, ...]) -> str | None:
+    """What an opaque op with one derivative cannot follow."""
+    if torch.compiler.is_compiling():
+        return "an exported program has to run without this package" if torch.compiler.is_exporting() else None
+    if torch._C._get_tracing_state() is not None:
+        return "the model is being traced"
+    if any(type(t) not in _ORDINARY for t in tensors):
+        return "a tensor is of a subclass"
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return "a torch.func transform or a forward-mode derivative is at work"
+    return None

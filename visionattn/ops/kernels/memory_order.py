@@ -1,0 +1,20 @@
+"""The memory order of an op's answer: that of its queries, so that what follows copies nothing."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def empty_answer(q: Tensor, v: Tensor) -> Tensor:
+    """An uninitialised [B, heads, N, E] in the dtype of v, laid out as q [B, heads, N, D] is.
+
+    Channels first [B, heads, E, N] for channels-first queries; token by token [B, N, heads, E] where the heads of a
+    token lie side by side in q, as a projection leaves them; else as it is named.
+    """
+    batch, heads, tokens, _ = q.shape
+    width = v.shape[-1]
+    if q.stride(-1) != 1 and q.stride(-2) == 1:
+        return v.new_empty(batch, heads, width, tokens).mT
+    if q.stride(1) < q.stride(2):
+        return v.new_empty(batch, tokens, heads, width).transpose(1, 2)
+    return v.new_empty(batch, heads, tokens, width)
