@@ -81,6 +81,8 @@ BY_HAND = {
     "RTransformerRNN": 4 * N * C * C + 2 * N * N * C + 4 * 8 * N * C * C,
     # 4 rounds: 3 directions of the hash; 5 chunks of 64 see 128
     "LSHAttention": 3 * N * C * C + 4 * N * 3 * C + 4 * 5 * 64 * 128 * 2 * C,
+    # 4 rounds: queries and keys on a line; 5 clusters of 64
+    "SMYRF": 4 * N * C * C + 4 * 2 * N * C + 4 * 5 * 64 * 64 * 2 * C,
     "StackedAttention": 2 * (N * C * C + C * C + 2 * N * C) + C * C,
 }
 # Of what does not depend on the image; Swin V2: the network that makes its bias from 13 x 13 offsets, for 8 heads.

@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, object]] = {
     "LocalGlobalLinearAttention": {"window": (2, 2)},
     "LongShortAttention": {"window": (2, 3), "rank": 3},
     "NeighborhoodAttention": {"kernel": 3},
+    "SMYRF": {"cluster_size": 4},
 }
 """Options without which the odd grids would be smaller than what a mechanism is made for."""
 
