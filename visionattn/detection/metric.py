@@ -20,6 +20,7 @@ from visionattn.data.dealing import all_lists
 from visionattn.detection.coco_report import class_table, figures_line, replace_file
 from visionattn.detection.coco_results import category_ids, result_rows, run_lengths
 from visionattn.detection.coco_scores import FIGURES, CocoScores, IoUType, Tool, coco_scores
+from visionattn.detection.confusion import confusion_counts
 from visionattn.registry import METRICS
 
 
@@ -39,6 +40,7 @@ class CocoMetric(BaseMetric):
         coco.json                      {"images": number, "bbox": {"AP", ..., "classes": [{"name", "AP", "AP50",
                                        "AR100": 0 to 1 or null, "objects": number}, ...]}, "segm": ...}
         precision_bbox.npy             [10 overlaps, 101 recalls, classes] float64; -1 for classes without objects
+        confusion_boxes.npy            int64 [classes + 1, classes + 1], see `confusion_counts`
 
     Args:
         ann_file: COCO's json with the truth; None takes the data set's metainfo: "ann_file", or "coco", such a dict.
@@ -140,6 +142,8 @@ class CocoMetric(BaseMetric):
             print_log(figures_line(kind, scores), logger="current")
         if self.out is not None:
             self._write(Path(self.out), rows, len(results), names)
+            if self.scores:
+                np.save(Path(self.out) / "confusion_boxes.npy", confusion_counts(truth, results, categories))
         by_kind = self.scores.items()
         return {f"{kind}_{name}": value for kind, scores in by_kind for name, value in scores.figures.items()}
 

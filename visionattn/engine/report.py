@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
+from visionattn.engine.report_detection import OF_SECTION, detection_curves, detection_sections
 from visionattn.engine.report_disparity import disparity_sections
 from visionattn.engine.report_evaluation import class_section, confusion_section, example_sections
 from visionattn.engine.run_record import RunRecord, environment, metrics_of, read_run
@@ -93,6 +94,7 @@ def report(record: RunRecord, name: str) -> str:
         *_curves(record),
         *_evaluations(record),
         *disparity_sections(record),
+        *detection_sections(record),
         *class_section(record),
         *confusion_section(record),
         *example_sections(record),
@@ -161,8 +163,11 @@ def _curves(record: RunRecord) -> list[Html]:
     charts.append(_chart("Loss", [line for line in lines if line], "loss", positive=True))
     charts.append(_chart("Learning rate", [_line(record.train, "lr")], "learning rate"))
     metrics = list(dict.fromkeys(name for line in record.evaluations for name in metrics_of(line)))
-    metrics = [name for name in metrics if not name.endswith(_POOLED)]
+    metrics = [name for name in metrics if not _of_a_section(name)]
     if len(record.evaluations) > 1:
+        of_objects = detection_curves(record)
+        charts += of_objects
+        metrics = [name for name in metrics if not (of_objects and "/" in name and "_AP" in name)]
         percents = [name for name in metrics if _is_percent(name)]
         charts.append(_chart("Validation", [_line(record.evaluations, name) for name in percents], "%"))
         charts += [
@@ -206,7 +211,7 @@ def _evaluations(record: RunRecord) -> list[Html]:
     if not record.evaluations:
         return []
     names = list(dict.fromkeys(name for line in record.evaluations for name in metrics_of(line)))
-    names = [name for name in names if not name.endswith(_POOLED)]
+    names = [name for name in names if not _of_a_section(name)]
     best = {
         name: max(_finite(line.get(name), name) for line in record.evaluations)
         for name in names
@@ -261,6 +266,11 @@ def _facts_file(runner: Any) -> Path:
     return Path(runner.log_dir) / "run.json"
 
 
+def _of_a_section(name: str) -> bool:
+    """Whether the evaluation's own section has the figure."""
+    return name.endswith(_POOLED) or name.rpartition("/")[2].startswith(OF_SECTION)
+
+
 def _is_percent(name: str) -> bool:
     return name.rpartition("/")[2].startswith(_PERCENT)
 
@@ -270,7 +280,7 @@ def _sign(name: str) -> int:
     last = name.rpartition("/")[2]
     if last.startswith(_LOWER_IS_BETTER):
         return -1
-    return int(last.startswith(_HIGHER_IS_BETTER) or "mAP" in last)
+    return int(last.startswith(_HIGHER_IS_BETTER) or "mAP" in last or last.startswith(("bbox_AP", "segm_AP")))
 
 
 def _finite(value: float | None, name: str) -> float:

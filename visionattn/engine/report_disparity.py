@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
-import numpy as np
-
+from visionattn.engine.report_pictures import picture_sections
 from visionattn.engine.run_record import RunRecord
-from visionattn.visualization.page import Html, card, element, joined, picture, section, table
+from visionattn.visualization.page import Html, element, section, table
 
 _REGIONS = {"all": "all", "noc": "non-occluded", "fg": "foreground", "bg": "background"}
 _POOLED = "-pixels"
 _WORST = 8
-_PICTURES = 12
-_WIDTH = 1100  # of a picture, pixels
 
 
 def disparity_sections(record: RunRecord) -> list[Html]:
     """A section for each protocol, then the pictures; nothing for a run without disparities."""
     sections = [section(f"Disparity, protocol {one['protocol']}", *_protocol(one)) for one in record.disparity]
-    return sections + (_pictures(record) if sections else [])
+    return sections + (picture_sections(record, "left | truth | disparity | error") if sections else [])
 
 
 def _protocol(evaluation: Mapping[str, Any]) -> list[Html]:
@@ -50,20 +46,6 @@ def _protocol(evaluation: Mapping[str, Any]) -> list[Html]:
         shown = ["pair", *("EPE, px" if name == "EPE" else f"{name}, %" for name in columns)]
         parts += [element("h3", "The worst pairs"), table(shown, listed, numeric=range(1, len(shown)))]
     return parts
-
-
-def _pictures(record: RunRecord) -> list[Html]:
-    cards = []
-    for file in record.pictures[:_PICTURES]:
-        pixels = cv2.imread(str(file))
-        if pixels is not None:  # else it was cut off in the middle
-            shown = picture(np.asarray(pixels[..., ::-1], np.uint8), f"evaluation of {file.stem}", width=_WIDTH)
-            cards.append(card([("left | truth | disparity | error", shown)], element("b", file.stem)))
-    if not cards:
-        return []
-    more = max(len(record.pictures) - _PICTURES, 0)
-    note = element("p", f"{more} more lie in the folder pictures.", class_="note") if more else Html()
-    return [section("Pictures", joined(cards, "\n"), note)]
 
 
 def _written(value: float | None, name: str) -> str:

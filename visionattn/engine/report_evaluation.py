@@ -60,9 +60,19 @@ def confusion_section(record: RunRecord) -> list[Html]:
     if matrix is None or len(classes) != len(matrix):
         return []
     names = [str(one["name"]) for one in classes]
+    return [section("Confusions", *confusions(matrix, names, _colours(classes), "pixel"))]
+
+
+def confusions(matrix: NDArray[Any], names: Sequence[str], colours: NDArray[Any], unit: str) -> list[Html]:
+    """The most frequent mistakes, and the matrix as a table, or as a picture where there are many classes.
+
+    Args:
+        matrix: [K, K] numbers of what is counted, rows the truth, columns the prediction.
+        unit: what is counted, in the singular.
+    """
     true = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, true, out=np.zeros(matrix.shape), where=true > 0)
-    content: list[object] = [_mistakes(matrix, shares, names, _colours(classes))]
+    content = [_mistakes(matrix, shares, names, colours, unit)]
     if len(names) <= _MOST_CELLS:
         content += [element("h3", "Rows the truth, columns the prediction, % of the row"), _cells(shares, true, names)]
     else:
@@ -70,10 +80,12 @@ def confusion_section(record: RunRecord) -> list[Html]:
             element("h3", f"All {len(names)} classes: rows the truth, columns the prediction, darker is more"),
             _heat_map(shares),
         ]
-    return [section("Confusions", *content)]
+    return content
 
 
-def _mistakes(matrix: NDArray[Any], shares: NDArray[Any], names: Sequence[str], colours: NDArray[Any]) -> Html:
+def _mistakes(
+    matrix: NDArray[Any], shares: NDArray[Any], names: Sequence[str], colours: NDArray[Any], unit: str
+) -> Html:
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     total = max(1, int(matrix.sum()))
@@ -91,8 +103,8 @@ def _mistakes(matrix: NDArray[Any], shares: NDArray[Any], names: Sequence[str], 
             ]
         )
     if not rows:
-        return element("p", "No pixel is wrong.")
-    return table(["truth", "taken for", "of all pixels, %", "of the class, %"], rows, numeric=(2, 3))
+        return element("p", f"No {unit} is wrong.")
+    return table(["truth", "taken for", f"of all {unit}s, %", "of the class, %"], rows, numeric=(2, 3))
 
 
 def _cells(shares: NDArray[Any], true: NDArray[Any], names: Sequence[str]) -> Html:

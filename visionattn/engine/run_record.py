@@ -37,6 +37,9 @@ class RunRecord:
         confusion: [K, K] pixels, rows the truth; None if there is none.
         images: of evaluation/images.json, a dict of scores an image.
         disparity: of evaluation/disparity_*.json, one for each protocol.
+        detection: of evaluation/coco.json; {} if there is none.
+        precision: by "bbox" and "segm", [10 overlaps, 101 recalls, classes].
+        object_confusion: [K + 1, K + 1] boxes, rows the truth, the last row and column nothing; None if there is none.
         pictures: of the folder pictures.
         examples: (what, score, tiles) of evaluated samples, worst first; a tile is its title and file.
         number: how many of the best and worst examples a reader should see.
@@ -51,6 +54,9 @@ class RunRecord:
     confusion: NDArray[np.int64] | None = None
     images: list[dict[str, Any]] = field(default_factory=list)
     disparity: list[dict[str, Any]] = field(default_factory=list)
+    detection: dict[str, Any] = field(default_factory=dict)
+    precision: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    object_confusion: NDArray[np.int64] | None = None
     pictures: list[Path] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
     number: int = 4
@@ -80,8 +86,11 @@ def read_run(work_dir: str | Path) -> RunRecord:
     found = (_json(path, {}) for path in sorted(evaluation.glob("disparity_*.json")))
     record.disparity = [content for content in found if "figures" in content]
     record.pictures = sorted((work_dir / "pictures").glob("*.png"))
-    if (evaluation / "confusion_matrix.npy").is_file():
-        record.confusion = np.load(evaluation / "confusion_matrix.npy", allow_pickle=False)
+    record.confusion = _array(evaluation / "confusion_matrix.npy")
+    record.detection = _json(evaluation / "coco.json", {})
+    arrays = ((kind, _array(evaluation / f"precision_{kind}.npy")) for kind in ("bbox", "segm"))
+    record.precision = {kind: array for kind, array in arrays if array is not None}
+    record.object_confusion = _array(evaluation / "confusion_boxes.npy")
     _add_examples(record, evaluation / "examples")
     record.checkpoints = [(path.name, _size(path)) for path in saved_checkpoints(work_dir)]
     return record
@@ -169,3 +178,8 @@ def _json(path: Path, missing: Any) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return missing
+
+
+def _array(path: Path) -> NDArray[Any] | None:
+    """The file's content; None if there is none."""
+    return np.load(path, allow_pickle=False) if path.is_file() else None

@@ -1,20 +1,18 @@
-"""Boxes, masks, names and scores of objects, drawn into a picture by torchvision."""
+"""Boxes, masks, names and scores of objects, drawn into a picture: shapes by torchvision, names where there is room."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionattn.visualization.object_names import write_names
 from visionattn.visualization.palette import complete_palette
 from visionattn.visualization.tiles import Pixels, displayed_size, hatch, nearest, resized
 
 _ALPHA = 0.45
-_LETTERS = 12  # pixels
-_BRIGHT = 140  # luma from which on black letters are read more easily than white ones
 
 
 def object_tile(
@@ -86,26 +84,15 @@ def _with_masks(picture: Pixels, masks: NDArray[np.bool_], colours: list[Any]) -
 
 
 def _with_boxes(picture: Pixels, boxes: NDArray[np.int64], names: list[str], colours: list[Any]) -> Pixels:
-    import matplotlib
     import torch
     from torchvision.utils import draw_bounding_boxes
 
-    letters: list[Any] = ["black" if _luma(colour) > _BRIGHT else "white" for colour in colours]
     largest_first = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")
     drawn = draw_bounding_boxes(
         torch.from_numpy(picture.transpose(2, 0, 1).copy()),
         torch.from_numpy(boxes[largest_first]),
-        [names[index] for index in largest_first],
-        [colours[index] for index in largest_first],
+        colors=[colours[index] for index in largest_first],
         width=2,
-        # torchvision's own letters have one size; matplotlib brings a font.
-        font=str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"),
-        font_size=_LETTERS,
-        label_colors=[letters[index] for index in largest_first],
-        fill_labels=True,
     )
-    return np.ascontiguousarray(drawn.numpy().transpose(1, 2, 0))
-
-
-def _luma(colour: Sequence[int]) -> float:
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    with_boxes = np.ascontiguousarray(drawn.numpy().transpose(1, 2, 0))
+    return write_names(with_boxes, boxes, names, colours)

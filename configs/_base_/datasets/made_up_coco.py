@@ -27,6 +27,7 @@ val_dataloader = dict(
         type="visionattn.MadeUpCoco",
         data_root=data_root,
         split="val",
+        with_masks=True,  # for the pictures
         pipeline=test_pipeline,
         test_mode=True,
     ),
