@@ -97,10 +97,19 @@ class SMYRF(ContextQKVAttention):
         # Not by the base class: padded queries would take places in clusters, and it has no mask for them.
         q, k, v = (self._split_heads(t) for t in self._project_two(x.flatten(1, -2), source.flatten(1, -2)))
         query_real, key_real = (None if real is None else real.flatten(1) for real in (mask, key_mask))
-        out = smyrf_attention(q, k, v, self.lines, self.cluster_size, key_real, query_real)
+        q_grid, kv_grid = tuple(x.shape[1:-1]), tuple(source.shape[1:-1])
+        out = self.attend(q, k, v, q_grid, kv_grid, key_real, query_mask=query_real)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2))).reshape(x.shape)
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        q_grid: Grid,
+        kv_grid: Grid,
+        mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
     ) -> Tensor:
-        return smyrf_attention(q, k, v, self.lines, self.cluster_size, mask)
+        """As in every mechanism; query_mask [B, N] bool, True where a query is real and takes a place in a cluster."""
+        return smyrf_attention(q, k, v, self.lines, self.cluster_size, mask, query_mask)

@@ -12,16 +12,20 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from visionattn.attention.aft import AFTSimple
+from visionattn.attention.aft import AFTFull, AFTSimple
 from visionattn.attention.base import TokenMixer
 from visionattn.attention.efficient import EfficientAttention
 from visionattn.attention.linear import LinearAttention
+from visionattn.attention.lsh import LSHAttention
 from visionattn.attention.neighborhood import LocalAttention
 from visionattn.attention.performer import Performer
 from visionattn.attention.softmax import SoftmaxAttention
 from visionattn.ops.aft import causal_aft_simple
+from visionattn.ops.causal_aft import causal_aft_full
 from visionattn.ops.causal_attention import causal_efficient_attention, causal_linear_attention, causal_performer
+from visionattn.ops.lsh_attention import causal_lsh_attention
 from visionattn.ops.neighborhood import causal_ngram_attention
+from visionattn.ops.token_mixing import resized_on_grid
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Takes q, k and v [B, heads, N, d]."""
@@ -31,6 +35,12 @@ def make_causal(mixer: TokenMixer) -> bool:
     """Puts the causal function in the place of what the mixer does between its projections; False if there is none."""
     if type(mixer) is AFTSimple:
         vars(mixer)["gather"] = _gather
+        return True
+    if type(mixer) is AFTFull:
+        vars(mixer)["gather"] = _gather_biased(mixer)
+        return True
+    if type(mixer) is LSHAttention:
+        vars(mixer)["attend"] = _lsh(mixer)
         return True
     make = _ATTEND.get(type(mixer))
     if make is None:
@@ -43,6 +53,24 @@ def make_causal(mixer: TokenMixer) -> bool:
 
 def _gather(k: Tensor, v: Tensor, grid: Any, mask: Tensor | None) -> Tensor:
     return causal_aft_simple(k.flatten(1, -2), v.flatten(1, -2)).view(v.shape)
+
+
+def _gather_biased(mixer: AFTFull) -> Callable[[Tensor, Tensor, Any, Tensor | None], Tensor]:
+    def gather(k: Tensor, v: Tensor, grid: Any, mask: Tensor | None) -> Tensor:
+        factors = (resized_on_grid(t.to(k.dtype), grid).flatten(1) for t in (mixer.row_bias, mixer.column_bias))
+        return causal_aft_full(k.flatten(1, -2), v.flatten(1, -2), *factors).view(v.shape)
+
+    return gather
+
+
+def _lsh(mixer: LSHAttention) -> Callable[..., Tensor]:
+    """As many buckets as the layer uses for so many tokens."""
+
+    def attend(qk: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        directions = -(-qk.shape[2] // (2 * mixer.bucket_size))
+        return causal_lsh_attention(qk, v, mixer.rotations[..., :directions], mixer.bucket_size)
+
+    return attend
 
 
 def _softmax(mixer: Any) -> Attend:
