@@ -149,7 +149,7 @@ def attending(
     try:
         with torch.no_grad():
             _run(mixer, x, context, mask)
-        given = seen[0]
+        given = seen[0] if seen else _projected(mixer, x, context, mask)
         q, k, v = (given[argument] for argument in names)
 
         def attend(values: Tensor) -> Tensor:
@@ -188,6 +188,15 @@ def _run(mixer: Any, x: Tensor, context: Tensor | None, mask: Tensor | None) -> 
         mixer(x, mask=mask)
     else:
         mixer(x, context, context_mask=mask)
+
+
+def _projected(mixer: Any, x: Tensor, context: Tensor | None, mask: Tensor | None) -> dict[str, Any]:
+    """What the hook would be given by a mechanism of the family that goes past it (SMYRF, for padded queries)."""
+    source = x if context is None else context
+    with torch.no_grad():
+        q, k, v = (mixer._split_heads(t) for t in mixer._project_two(x.flatten(1, -2), source.flatten(1, -2)))
+    grids = {"q_grid": tuple(x.shape[1:-1]), "kv_grid": tuple(source.shape[1:-1])}
+    return {"q": q, "k": k, "v": v, **grids, "mask": None if mask is None else mask.flatten(1)}
 
 
 def _check_linear(name: str, attend: Attend, values: Tensor) -> None:
