@@ -13,7 +13,7 @@ from typing import Any
 from mmengine import registry as roots
 from mmengine.registry import DefaultScope, Registry
 
-from visionattn.registry import ATTENTION, LazyRegistry
+from visionattn.registry import ATTENTION, MODELS, SCOPE, LazyRegistry
 
 _ROOTS = {found.name: found for found in vars(roots).values() if isinstance(found, Registry)}
 
@@ -49,7 +49,9 @@ def is_registered_anywhere(name: str, scope: str) -> bool:
 def find_type(name: str, registry: Registry, scope: str) -> Callable[..., Any] | None:
     """What a config whose default scope is `scope` builds by this name; None if nothing is registered so."""
     if registry is ATTENTION:
-        return registry.get(name)
+        # Behind a module of a backbone a config may name the block around the mechanism as well.
+        plugin = name.removeprefix(f"{SCOPE}.") == "AttentionPlugin"
+        return MODELS.get(f"{SCOPE}.AttentionPlugin") if plugin else registry.get(name)
     with DefaultScope.overwrite_default_scope(scope), registry.switch_scope_and_registry(None) as found:
         kind: Callable[..., Any] | None = found.get(name)
     return kind

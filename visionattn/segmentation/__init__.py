@@ -12,6 +12,7 @@ from visionattn.segmentation.attention_head import AttentionHead
 from visionattn.segmentation.boundary import BoundaryFMetric
 from visionattn.segmentation.colour_baseline import ColourBaselineHook
 from visionattn.segmentation.datasets import ImageMaskFolder
+from visionattn.segmentation.longrange import MadeUpMajority, MadeUpPathfinder
 from visionattn.segmentation.losses import CrossEntropyLoss, OhemCrossEntropyLoss
 from visionattn.segmentation.losses_overlap import DiceLoss, LovaszLoss
 from visionattn.segmentation.lraspp_head import LRASPPHead
@@ -59,6 +60,8 @@ __all__ = [
     "LoadLabels",
     "LovaszLoss",
     "MadeUpADE20K",
+    "MadeUpMajority",
+    "MadeUpPathfinder",
     "OhemCrossEntropyLoss",
     "PascalContext59",
     "PascalContext60",
