@@ -23,7 +23,7 @@ def bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_examples_were_found() -> None:
-    assert len(EXAMPLES) == 7
+    assert len(EXAMPLES) == 8
     assert len(TRACKERS) == 1
 
 

@@ -104,7 +104,8 @@ def _take_over(args: Namespace, config: Config) -> None:
 
 def _mixed_precision(config: Config) -> None:
     kind = (config.get("optim_wrapper") or {}).get("type", "OptimWrapper")
-    if kind.rpartition(".")[2] == "OptimWrapper":
-        config.optim_wrapper.type = "visionattn.AmpOptimWrapper"
+    name = kind.rpartition(".")[2]
+    if name in ("OptimWrapper", "SAMOptimWrapper"):
+        config.optim_wrapper.type = f"visionattn.{name.replace('Optim', 'AmpOptim')}"
     elif "Amp" not in kind:
         raise ValueError(f"--amp takes OptimWrapper's place, but the config has optim_wrapper.type={kind!r}")

@@ -11,6 +11,7 @@ from visionattn.engine.pictures import TestPicturesHook
 from visionattn.engine.prediction_pictures import PredictionPicturesHook
 from visionattn.engine.report import ReportHook
 from visionattn.engine.runner import Runner
+from visionattn.engine.sam import SAMAmpOptimWrapper, SAMOptimWrapper
 from visionattn.engine.signals import StopOnSignalHook
 from visionattn.engine.terminal import LogProcessor, RunSummaryHook
 
@@ -28,6 +29,8 @@ __all__ = [
     "ReportHook",
     "RunSummaryHook",
     "Runner",
+    "SAMAmpOptimWrapper",
+    "SAMOptimWrapper",
     "StopOnSignalHook",
     "TestPicturesHook",
 ]
