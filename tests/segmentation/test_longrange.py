@@ -67,5 +67,5 @@ def test_an_unknown_mechanism_behind_the_plugin_is_named():
     config = load_config(
         "longrange/pathfinder", {"model.backbone.attention.1.attention": {"type": "SoftmacsAttention"}}
     )
-    with pytest.raises((KeyError, ValueError), match="SoftmacsAttention.*nearest: .*SoftmaxAttention"):
+    with pytest.raises((KeyError, ValueError), match=r"SoftmacsAttention.*nearest: .*SoftmaxAttention"):
         refuse_unknown(config, {})
