@@ -20,6 +20,7 @@ Meter = Callable[[Run, int], float]
 """Milliseconds per run, of so many runs in a row."""
 
 BURST_MS = 10.0
+_MOST_RUNS = 1000
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def interleaved(candidates: Mapping[str, Run], meter: Meter, *, repeats: int, bu
     for name, run in candidates.items():
         first = meter(run, 1)
         # The first run may be slow for once; whatever takes this long then does not fit in a burst anyway.
-        burst[name] = 1 if first > 20 * BURST_MS else max(1, round(BURST_MS / max(meter(run, 1), 1e-3)))
+        second = first if first > 20 * BURST_MS else meter(run, 1)
+        burst[name] = min(max(1, round(BURST_MS / max(second, 1e-3))), _MOST_RUNS)
     times: dict[str, list[float]] = {name: [] for name in candidates}
     order, shuffle = list(candidates), random.Random(0).shuffle
     for _ in range(repeats):

@@ -139,8 +139,8 @@ def run_of(case: Candidate, grid: Grid, sizes: Sizes, device: torch.device, *, t
 def shape_costs(name: str, pattern: str, grid: Grid, sizes: Sizes) -> tuple[int | None, int] | None:
     """Multiply-accumulates of one forward in the published form, and bytes of the weights, at any size for nothing.
 
-    Counted on tensors without numbers. Multiply-accumulates are None where the mechanism cannot run so, or has an
-    operation without a formula.
+    Counted on tensors without numbers. Multiply-accumulates are None where the mechanism cannot run so (it draws its
+    numbers on the CPU), or has an operation without a formula.
 
     Returns:
         (multiply-accumulates, bytes), or None where the mechanism has no such pattern.
@@ -149,10 +149,14 @@ def shape_costs(name: str, pattern: str, grid: Grid, sizes: Sizes) -> tuple[int 
     if case is None:
         return None
     weights = sum(t.numel() * t.element_size() for t in (*case.mixer.parameters(), *case.mixer.buffers()))
-    x = random_map(grid, sizes, "meta")
     try:
-        with published_form():
-            counted = count_macs(lambda: case.answer(x))
+        return counted_macs(case, random_map(grid, sizes, "meta")), weights
     except (RuntimeError, NotImplementedError):
         return None, weights
-    return (None if counted.uncounted else counted.total), weights
+
+
+def counted_macs(case: Candidate, x: Tensor) -> int | None:
+    """Multiply-accumulates of one forward in the published form; None if an operation of it has no formula."""
+    with published_form():
+        counted = count_macs(lambda: case.answer(x))
+    return None if counted.uncounted else counted.total

@@ -13,9 +13,12 @@ import torch
 
 from visionattn.analysis.bench.candidate import (
     PATTERNS,
+    Candidate,
     Sizes,
     candidate,
+    counted_macs,
     options_of,
+    random_map,
     run_of,
     shape_costs,
 )
@@ -147,6 +150,10 @@ def _told(device: str, cell: str, rows: list[Row]) -> str:
     return f"{device} {cell}: {len(rows) - left_out} measured" + (f", {left_out} left out" if left_out else "")
 
 
+def _flops(macs: int | None) -> int | None:
+    return None if macs is None else 2 * macs
+
+
 class _Walk:
     """Over the maps of one device, the smaller ones first, as they tell what the larger ones will take."""
 
@@ -203,7 +210,7 @@ class _Walk:
             "tokens": math.prod(grid),
             "pass": PASSES[training],
             "forward_macs": macs,
-            "forward_flops": None if macs is None else 2 * macs,
+            "forward_flops": _flops(macs),
             "weight_bytes": weight_bytes,
             "ms": None,
             "fastest_ms": None,
@@ -248,6 +255,8 @@ class _Walk:
         try:
             case = candidate(row["mechanism"], row["pattern"], grid, sizes, self._device)
             assert case is not None, "it was counted"
+            if row["forward_macs"] is None:
+                self._count(row, case)
             run = run_of(case, grid, sizes, self._device, training=training)
             row["ms"] = self._read.meter(run, 1)
             row["peak_bytes"] = self._read.peak_bytes(run)
@@ -257,3 +266,9 @@ class _Walk:
             return
         runs[key] = run
         self._remember(row)
+
+    def _count(self, row: Row, case: Candidate) -> None:
+        """By a run, where that was not possible without."""
+        case.mixer.eval()
+        macs = counted_macs(case, random_map(tuple(row["grid"]), self._plan.sizes, self._device))
+        row["forward_macs"], row["forward_flops"] = macs, _flops(macs)
