@@ -16,7 +16,7 @@ from golden import ROOT
 from torch import Tensor
 from torch.nn import functional as F
 
-from visionattn.stereo.psmnet import Hourglass, PSMNet
+from visionattn.stereo.psmnet import Hourglass, PSMNet, PyramidFeatures
 from visionattn.weights.loading import load_checkpoint
 
 FOLDER = ROOT / "stereo"
@@ -151,6 +151,23 @@ def test_inserted_attention_leaves_a_checkpoint_as_it_was(name: str, places: tup
         for plugin in model.attention.values():
             torch.nn.init.ones_(plugin.gamma)
         assert not torch.allclose(before, model(left, right)[0])
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_pooled_maps_are_enlarged_as_align_corners_says(align_corners: bool) -> None:
+    torch.manual_seed(0)
+    features, seen = PyramidFeatures(align_corners).eval(), {}
+    features.stages = lambda image: image.split([64, 128, 128], dim=1)
+    features.branch4.register_forward_hook(lambda module, inputs, pooled: seen.update(pooled=pooled))
+    features.lastconv.register_forward_pre_hook(lambda module, inputs: seen.update(joined=inputs[0]))
+    with torch.no_grad():
+        features(torch.randn(1, 320, 64, 72))
+    pooled = seen["pooled"][0].movedim(0, -1)
+    assert pooled.shape == (8, 9, 32)
+    between = 9 * 7 / 63 if align_corners else 9.5 / 8 - 0.5  # the pooled rows that row 9 lies between
+    first, second = pooled[int(between), 0], pooled[int(between) + 1, 0]
+    wanted = first + (between - int(between)) * (second - first)
+    torch.testing.assert_close(seen["joined"][0, 192:224, 9, 0], wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow

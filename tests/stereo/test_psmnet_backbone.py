@@ -40,6 +40,27 @@ def test_any_backbone_with_a_map_of_stride_four(backbone: dict[str, Any]) -> Non
         assert [list(d.shape) for d in model.eval()(*pair)] == [[1, 32, 64]]
 
 
+def test_in_training_the_last_of_three_is_what_is_answered_in_eval() -> None:
+    torch.manual_seed(0)
+    model = PSMNet(16, backbone=RESNET).eval()
+    for module in model.modules():
+        module.training = module is model  # its norms stay as in eval
+    pair = torch.randn(2, 1, 3, 32, 64)
+    with torch.no_grad():
+        three = model(*pair)
+        (answer,) = model.eval()(*pair)
+        assert torch.equal(three[-1], answer)
+        assert not torch.equal(three[0], answer)
+        model.training = True
+        model.classif1[2].weight.mul_(2)
+        again = model(*pair)  # each stage's logits are added to those of the one before
+        model.classif3[2].weight.zero_()
+        without = model(*pair)
+    assert all(not torch.equal(new, old) for new, old in zip(again, three, strict=True))
+    assert torch.equal(without[0], again[0])
+    assert torch.equal(without[2], without[1])
+
+
 def test_a_trained_resnet_is_timms_bit_by_bit() -> None:
     torch.manual_seed(0)
     model = PSMNet(16, backbone=RESNET).train()
