@@ -12,6 +12,7 @@ from visionattn.data.findings import check_files
 from visionattn.detection.coco import CocoDetection
 from visionattn.engine.config import load_config
 from visionattn.engine.data_check import check_data
+from visionattn.engine.skip_bad import skip_bad_samples
 
 
 @pytest.fixture
@@ -172,3 +173,54 @@ val_dataloader = dict(dataset=dict(type="visionattn.MadeUpCoco", data_root={str(
     assert any("model.head.num_classes=3, but MadeUpCoco has 8 classes" in line for line in errors)
     assert any("1 input of train is in val too" in line for line in errors)
     assert len(errors) == 2
+
+
+def spoilt(content):
+    """Six of the twelve images, each in a way of its own."""
+    images, annotations = content["images"], content["annotations"]
+    of = {image["id"]: [one for one in annotations if one["image_id"] == image["id"]] for image in images}
+    full = [image for image in images if of[image["id"]]]
+    full[0]["file_name"] = "gone.jpg"
+    full[1]["height"] += 1
+    of[full[2]["id"]][0]["category_id"] = 4
+    of[full[3]["id"]][0]["bbox"] = [300, 3, 10, 10]
+    of[full[4]["id"]][0]["segmentation"] = []
+    of[full[5]["id"]][0]["bbox"] = None
+    annotations.append({**of[full[6]["id"]][0], "id": 999, "image_id": 77})  # no image's
+
+
+def test_skip_bad_leaves_out_what_cannot_be_used(tree):
+    path = tree / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    spoilt(content)
+    path.write_text(json.dumps(content))
+    options = {"with_masks": True, "skip_bad": True}
+    data = CocoDetection(str(tree), "annotations/instances_train.json", "train", **options)
+    assert len(data) == 12 - 6
+    assert data.left_out == 6
+    assert all(len(data.raw(index)["masks"]) == len(data.raw(index)["boxes"]) for index in range(len(data)))
+
+    report = check_files(data)
+    assert [finding for finding in report.findings if finding.level == "error"] == []
+    (skipped,) = [finding for finding in report.findings if finding.kind == "skipped"]
+    assert str(skipped).startswith("6 images are left out by skip_bad")
+    text = "\n".join(skipped.cases)
+    said = ("gone.jpg", "the json says 97 x 128", "category id 4", "x 300", "its segmentation", "bbox is None", "id 77")
+    assert [part for part in said if part not in text] == []
+    with pytest.raises(ValueError, match="or leave such images out by skip_bad=True"):
+        CocoDetection(str(tree), "annotations/instances_train.json", "train")
+
+
+def test_skip_bad_needs_something_to_be_left(tree):
+    for image in (tree / "train").iterdir():
+        image.unlink()
+    with pytest.raises(ValueError, match=r"no image can be used: .*000000000001\.jpg"):
+        CocoDetection(str(tree), "annotations/instances_train.json", "train", skip_bad=True)
+
+
+def test_skip_bad_by_the_command(tree):
+    config = load_config("quickstart/detection", {"data_root": str(tree)})
+    skip_bad_samples(config, parts=("train", "val"))
+    assert config.train_dataloader.dataset.skip_bad
+    (tree / "train/000000000002.jpg").unlink()
+    assert check_data(config).count("error") == 0

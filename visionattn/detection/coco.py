@@ -12,7 +12,18 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from visionattn.data.images import read_image
-from visionattn.detection.coco_json import CocoJson, corners, decode_mask, file_name, inside, label_order, read_coco
+from visionattn.detection.coco_json import (
+    CocoJson,
+    box_line,
+    corners,
+    decode_mask,
+    file_name,
+    inside,
+    label_order,
+    lies_outside,
+    read_coco,
+)
+from visionattn.detection.inspection import problems_of_all
 from visionattn.registry import DATASETS
 
 Pipeline = Sequence[dict[str, Any] | Callable[..., Any]]
@@ -39,6 +50,8 @@ class CocoDetection(BaseDataset):
         pipeline: transforms, as config dicts.
         test_mode: evaluation; never replaces a sample.
         indices: the first n images, or those of these positions.
+        skip_bad: reads every image once before the first access, and leaves out and counts those that cannot be used,
+            or have an annotation that means nothing; otherwise the first of them ends the run where it is met.
         lazy_init: leaves the files alone until the first access.
     Raises:
         FileNotFoundError: the json is missing.
@@ -57,8 +70,12 @@ class CocoDetection(BaseDataset):
         pipeline: Pipeline = (),
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
+        skip_bad: bool = False,
         lazy_init: bool = False,
     ) -> None:
+        self.skip_bad = skip_bad
+        self.skipped: list[str] = []  # a line about each thing for which an image was left out
+        self.left_out = 0  # images
         self.classes = None if classes is None else tuple(classes)
         self.with_masks = with_masks
         self.keep_empty = keep_empty
@@ -79,10 +96,11 @@ class CocoDetection(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """mmengine's data list: of each image its file, size, boxes, labels and, if asked for, segmentations."""
         found = self.annotations()
-        if found.problems:
+        if found.problems and not self.skip_bad:
             more = f" and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
             raise ValueError(
-                f"{found.path}: {found.problems[0][1]}{more}; correct the file (`visionattn data check` lists all)"
+                f"{found.path}: {found.problems[0][1]}{more}; correct the file (`visionattn data check` lists all), "
+                "or leave such images out by skip_bad=True"
             )
         if found.degenerate:
             print_log(
@@ -101,11 +119,41 @@ class CocoDetection(BaseDataset):
         infos = [
             self._info(image, found.annotations.get(image_id, []), order) for image_id, image in found.images.items()
         ]
+        if self.skip_bad:
+            infos = self._usable(infos, found)
         kept = [info for info in infos if self.keep_empty or not info["crowd"].all()]
         if not kept:
+            if self.skipped:
+                raise ValueError(f"{found.path}: no image can be used: {self.skipped[0]}")
             names = ", ".join(self._metainfo["classes"][:5])
             raise ValueError(
                 f"{found.path}: no image has a single object of {names}; keep_empty=True keeps all {len(infos)}"
+            )
+        return kept
+
+    def _usable(self, infos: list[dict[str, Any]], found: CocoJson) -> list[dict[str, Any]]:
+        """Those of the images that can be read and used; what is wrong with the others is noted and logged."""
+        kept = []
+        self.skipped = [line for _, line in found.problems]
+        for info, problems in zip(infos, problems_of_all(infos), strict=True):
+            image_id = info["image_id"]
+            lines = [line for _, line in problems]
+            lines += [
+                f"outside: {box_line(one, found.images[image_id])}"
+                for one in found.annotations.get(image_id, [])
+                if lies_outside(one, found.images[image_id])
+            ]
+            self.skipped += lines
+            if not lines and image_id not in found.bad_images:
+                kept.append(info)
+        self.left_out = len(infos) - len(kept)
+        if self.skipped:
+            more = f", and {len(self.skipped) - 1:,} more" if len(self.skipped) > 1 else ""
+            print_log(
+                f"{type(self).__name__} leaves out {self.left_out:,} of {len(infos):,} images that cannot be used: "
+                f"{self.skipped[0]}{more}",
+                logger="current",
+                level=logging.WARNING,
             )
         return kept
 

@@ -24,6 +24,7 @@ class CocoJson:
         categories: id -> name, in the order of the ids.
         annotations: image id -> its annotations, without those of `problems`.
         problems: (kind, line) of each entry that means nothing: "category", "image", "box", "duplicate".
+        bad_images: ids of the images whose entries or annotations are among `problems`.
         degenerate: a line for each box that has no area inside its image; it stays in `annotations`.
     """
 
@@ -32,6 +33,7 @@ class CocoJson:
     categories: dict[int, str] = field(default_factory=dict)
     annotations: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     problems: list[tuple[str, str]] = field(default_factory=list)
+    bad_images: set[int] = field(default_factory=set)
     degenerate: list[str] = field(default_factory=list)
 
 
@@ -70,6 +72,7 @@ def collected(content: Any, path: str) -> CocoJson:
     for image in content["images"]:
         if image["id"] in found.images:
             found.problems.append(("duplicate", f"image id {image['id']} is listed twice"))
+            found.bad_images.add(image["id"])
         found.images[image["id"]] = image
     if not found.images or not found.categories:
         raise ValueError(f"{path} lists {len(found.images)} images and {len(found.categories)} categories")
@@ -81,6 +84,7 @@ def collected(content: Any, path: str) -> CocoJson:
         seen.add(annotation.get("id"))
         if problem is not None:
             found.problems.append(problem)
+            found.bad_images |= {annotation.get("image_id")} & found.images.keys()
             continue
         found.annotations[annotation["image_id"]].append(annotation)
         if not inside(annotation, found.images[annotation["image_id"]]):
@@ -122,6 +126,11 @@ def inside(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
         return True
     left, top, right, bottom = np.array((left, top, right, bottom), np.float32).tolist()
     return right > left and bottom > top
+
+
+def lies_outside(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
+    """Whether its box has an area, and none of it in the image."""
+    return min(annotation["bbox"][2:]) > 0 and not inside(annotation, image)
 
 
 def label_order(categories: Mapping[int, str], classes: Iterable[str] | None, path: str) -> dict[int, int]:

@@ -10,12 +10,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from visionattn.data.findings import DataReport, Finding, Histogram, Track, check_files, untracked
-from visionattn.data.images import image_size, read_image
 from visionattn.detection.coco import CocoDetection
-from visionattn.detection.coco_json import CocoJson, box_line, decode_mask, inside
+from visionattn.detection.coco_json import CocoJson, box_line, inside, lies_outside
+from visionattn.detection.inspection import problems_of
 
 _BEYOND = 2.0  # pixels that a box may reach over the border before anybody is told
 _KINDS = {
@@ -43,14 +42,17 @@ def _check_detection(
     except (OSError, ValueError) as error:
         return _nothing(name, error)
     findings = _json_findings(found)
-    if not found.problems:  # else the data set refuses the file too
+    if dataset.skip_bad:  # images with the others are left out
+        findings = [finding for finding in findings if finding.level == "warning"]
+    if dataset.skip_bad or not found.problems:  # else the data set refuses the file too
         try:
             dataset.full_init()
         except (OSError, ValueError) as error:
             report = _nothing(name, error)
             report.findings += findings
             return report
-    if found.problems:
+        findings += _left_out(dataset)
+    else:
         return DataReport(name, len(found.images), 0, f"{found.path} does not explain all of its ids", findings)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     looked_at = infos
@@ -58,7 +60,7 @@ def _check_detection(
         looked_at = [infos[index] for index in np.linspace(0, len(infos) - 1, limit).round().astype(int)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
-            problems = list(track(pool.map(partial(_look_at, decode=decode), looked_at), len(looked_at)))
+            problems = list(track(pool.map(partial(problems_of, decode=decode), looked_at), len(looked_at)))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -83,6 +85,15 @@ def _nothing(name: str, error: Exception) -> DataReport:
     return DataReport(name, 0, 0, f"{name} has no sample", [Finding("error", kind, " ".join(str(error).split()))])
 
 
+def _left_out(dataset: CocoDetection) -> list[Finding]:
+    """What skip_bad has left out."""
+    lines = tuple(dataset.skipped)
+    if not lines:
+        return []
+    message = f"{dataset.left_out:,} image{' is' if dataset.left_out == 1 else 's are'} left out by skip_bad"
+    return [Finding("warning", "skipped", message, lines, "correct them, or take them out of the json")]
+
+
 def _json_findings(found: CocoJson) -> list[Finding]:
     """What is wrong in the annotation file by itself."""
     cases: dict[str, list[str]] = {}
@@ -96,8 +107,10 @@ def _json_findings(found: CocoJson) -> list[Finding]:
         image = found.images[image_id]
         for one in some:
             x, y, width, height = one["bbox"]
-            if not inside(one, image):
-                (outside if width > 0 and height > 0 else flat).append(box_line(one, image))
+            if lies_outside(one, image):
+                outside.append(box_line(one, image))
+            elif not inside(one, image):
+                flat.append(box_line(one, image))
             elif max(-x, -y, x + width - image["width"], y + height - image["height"]) > _BEYOND:
                 beyond.append(box_line(one, image))
     if outside:
@@ -110,31 +123,6 @@ def _json_findings(found: CocoJson) -> list[Finding]:
         message = _number(beyond, "box") + f" {'reaches' if len(beyond) == 1 else 'reach'} over the border"
         findings.append(Finding("warning", "box", message, tuple(beyond), "they will be cut off there"))
     return findings
-
-
-def _look_at(info: dict[str, Any], decode: bool) -> list[tuple[str, str]]:
-    """(kind, line) of what is wrong with one image and its masks."""
-    problems = []
-    size = (info["height"], info["width"])
-    try:
-        if decode:
-            with Image.open(info["img_path"]) as file:  # OpenCV returns the first half of a truncated file
-                file.load()
-        there = read_image(info["img_path"]).shape[:2] if decode else image_size(info["img_path"])
-        if there != size:
-            line = f"{info['img_path']} is {there[0]} x {there[1]}, the json says {size[0]} x {size[1]}"
-            problems.append(("size", f"{line} (height x width)"))
-    except FileNotFoundError:
-        problems.append(("missing", info["img_path"]))
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        line = " ".join(str(error).split())
-        problems.append(("undecodable", line if info["img_path"] in line else f"{info['img_path']} ({line})"))
-    for segmentation, number in zip(info.get("segmentations", ()), info.get("annotation_ids", ()), strict=True):
-        try:
-            decode_mask(segmentation, *size)
-        except ValueError as error:
-            problems.append(("mask", f"annotation {number} of {info['img_path']}: {error}"))
-    return problems
 
 
 def _finding(kind: str, cases: Sequence[str], noun: str, message: str, advice: str) -> Finding:

@@ -39,6 +39,7 @@ class MadeUpCoco(CocoDetection):
         pipeline: Pipeline = (),
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
+        skip_bad: bool = False,
         lazy_init: bool = False,
     ) -> None:
         if split not in _SPLITS:
@@ -53,6 +54,7 @@ class MadeUpCoco(CocoDetection):
             pipeline=pipeline,
             test_mode=test_mode,
             indices=indices,
+            skip_bad=skip_bad,
             lazy_init=lazy_init,
         )
 

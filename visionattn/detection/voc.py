@@ -34,7 +34,7 @@ class VOCDetection(CocoDetection):
         classes: names, in the order of the labels.
         first_pixel: 1 in VOC; tools that write 0 exist.
         image_suffix: how the images' names end.
-        keep_empty, pipeline, test_mode, indices, lazy_init: as of `CocoDetection`.
+        keep_empty, pipeline, test_mode, indices, skip_bad, lazy_init: as of `CocoDetection`.
     Raises:
         FileNotFoundError: the list or an xml file is missing.
         ValueError: an xml file that cannot be read, or names a class that `classes` does not have.
@@ -52,6 +52,7 @@ class VOCDetection(CocoDetection):
         pipeline: Pipeline = (),
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
+        skip_bad: bool = False,
         lazy_init: bool = False,
     ) -> None:
         if first_pixel not in (0, 1):
@@ -66,6 +67,7 @@ class VOCDetection(CocoDetection):
             pipeline=pipeline,
             test_mode=test_mode,
             indices=indices,
+            skip_bad=skip_bad,
             lazy_init=lazy_init,
         )
 

@@ -26,7 +26,7 @@ def skip_bad_samples(config: Config, parts: Sequence[str]) -> None:
             cls = DATASETS.get(leaf["type"]) if isinstance(leaf["type"], str) else leaf["type"]
             if cls is not None and "skip_bad" not in inspect.signature(cls).parameters:
                 raise ValueError(
-                    f"--skip-bad: {cls.__name__} of {part}_dataloader cannot leave samples out, stereo data sets can; "
-                    "`visionattn data check` lists what is wrong with it"
+                    f"--skip-bad: {cls.__name__} of {part}_dataloader cannot leave samples out, stereo and detection "
+                    "data sets can; `visionattn data check` lists what is wrong with it"
                 )
             leaf["skip_bad"] = True  # type: ignore[index]

@@ -36,7 +36,7 @@ def write_names(
     draw = ImageDraw.Draw(drawn)
     font = ImageFont.load_default(_LETTERS)
     height, width = picture.shape[:2]
-    tall = sum(font.getmetrics()) + 1
+    tall = round(1.3 * _LETTERS)
     taken: list[tuple[int, int, int, int]] = []
     for index in np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable"):
         wide = round(font.getlength(names[index])) + 2 * _MARGIN
