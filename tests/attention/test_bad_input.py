@@ -1,0 +1,113 @@
+"""What a mechanism cannot take is refused where it comes in, and every size of map is taken; over the registry."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch import Tensor
+
+from visionattn.attention.base import ContextMixer, TokenMixer
+from visionattn.attention.build import attention_class, build_attention, list_attention
+from visionattn.blocks import AttentionPlugin
+from visionattn.blocks.cross_view import CrossViewBlock
+
+DIM = 16
+GRID = (4, 6)
+NAMES = list_attention()
+
+
+def having(option: str) -> list[str]:
+    return [name for name in NAMES if option in inspect.signature(attention_class(name).__init__).parameters]
+
+
+def is_context(name: str) -> bool:
+    return issubclass(attention_class(name), ContextMixer)
+
+
+def random_map(*grid: int, seed: int = 0) -> Tensor:
+    return torch.randn(2, *grid, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def made(name: str) -> TokenMixer:
+    torch.manual_seed(0)
+    return build_attention(name, DIM, GRID).double()
+
+
+every_mechanism = pytest.mark.parametrize("name", NAMES)
+
+
+def test_the_registry_was_found() -> None:
+    assert len(NAMES) >= 38
+    assert len(having("num_heads")) >= 20
+    assert len(having("proj_drop")) >= 30
+
+
+@every_mechanism
+def test_a_misspelt_option_is_named_by_the_host_too(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name} has no option 'proj_dorp'.*it has "):
+        AttentionPlugin(DIM, {"type": name, "proj_dorp": 0.1}, GRID)
+
+
+@every_mechanism
+def test_without_a_grid_it_says_so_or_needs_none(name: str) -> None:
+    try:
+        mixer = build_attention(name, DIM).double()
+    except ValueError:
+        with pytest.raises(ValueError, match=rf"^{name} .*give it (a grid|one), such as grid=\(32, 32\)"):
+            build_attention(name, DIM)
+        return
+    for grid in (GRID, (5, 3)):
+        assert mixer(random_map(*grid)).shape == (2, *grid, DIM)
+
+
+@every_mechanism
+def test_a_context_is_looked_at_or_refused(name: str) -> None:
+    mixer, x, other = made(name), random_map(*GRID), random_map(3, 5, seed=1)
+    if is_context(name):
+        assert not torch.equal(mixer(x, other), mixer(x))
+        with pytest.raises(ValueError, match=r"expects context of shape .*, got \[2, 16\]"):
+            mixer(x, other.flatten(1, -2)[:, 0])
+        return
+    with pytest.raises(TypeError, match="context"):
+        mixer(x, context=other)
+    with pytest.raises(ValueError, match="expects a bool mask"):
+        mixer(x, other)  # in the place of a ContextMixer's context stands the mask
+    with pytest.raises(TypeError, match=rf"{name} cannot look at another map; between two views, use one of "):
+        CrossViewBlock(DIM, name, GRID, rows=False)
+
+
+@pytest.mark.parametrize("name", having("num_heads"))
+@pytest.mark.parametrize("heads", [3, 0, -2, 17])
+def test_heads_that_do_not_divide_are_named(name: str, heads: int) -> None:
+    with pytest.raises(ValueError, match=rf"num_heads={heads}\b|num_heads={2 * heads}\b"):
+        build_attention({"type": name, "num_heads": heads}, DIM, GRID)
+
+
+@pytest.mark.parametrize("name", having("num_heads"))
+def test_heads_that_are_no_whole_number_are_named(name: str) -> None:
+    for heads in (2.0, "4"):
+        with pytest.raises(TypeError, match=rf"num_heads={heads!r} is no whole number"):
+            build_attention({"type": name, "num_heads": heads}, DIM, GRID)
+
+
+@pytest.mark.parametrize("name", having("proj_drop"))
+def test_a_dropout_that_is_no_probability_is_named(name: str) -> None:
+    for drop in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=rf"proj_drop={drop} is no probability; use a number from 0 to 1"):
+            build_attention({"type": name, "proj_drop": drop}, DIM, GRID)
+
+
+@every_mechanism
+@pytest.mark.parametrize("grid", [(1, 1), (1, 13), (11, 1), (3, 17)], ids=str)
+def test_no_size_of_map_loses_a_token(name: str, grid: tuple[int, int]) -> None:
+    """Sizes that no window, bucket or segment fits, larger and smaller than those that it is made for."""
+    assert 2 in attention_class(name).grid_dims, "give this test the grids of this mechanism"
+    mixer, x = made(name).eval(), random_map(*grid).requires_grad_()
+    out = mixer(x)
+    assert out.shape == x.shape
+    assert out.isfinite().all()
+    out.square().sum().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().amax(-1) > 0).all(), "a token got no gradient"
