@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -133,7 +133,7 @@ def attending(
             f"{name} has no attention matrix: nothing in it is given queries, keys and values of one head to attend "
             "(its weights differ by channel, or it gates); look at SoftmaxAttention, EfficientAttention and their like"
         )
-    training, original = mixer.training, mixer.attend
+    training, original = mixer.training, cast("Callable[..., Tensor]", mixer.attend)
     signature = inspect.signature(original)
     seen: list[dict[str, Any]] = []
 
@@ -169,7 +169,7 @@ def _argument_names(mixer: TokenMixer) -> tuple[str, str, str] | None:
     """What the mechanism's hook calls queries, keys and values; None where it has none that takes all of them."""
     if not hasattr(mixer, "attend"):
         return None
-    taken = inspect.signature(mixer.attend).parameters
+    taken = inspect.signature(cast("Callable[..., Tensor]", mixer.attend)).parameters
     return next((names for names in _NAMES if taken.keys() >= set(names)), None)
 
 

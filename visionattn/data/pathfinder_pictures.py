@@ -160,7 +160,8 @@ def _candidates(rng: np.random.Generator, size: tuple[int, int], heading: float)
     height, width = size
     along = np.linspace(0, 1, round(rng.uniform(*_LENGTHS) * min(size) / _STEP))
     # The direction swings, never by a right angle: so the curve does not meet itself.
-    swing, waves, phase = (rng.uniform(*ends, (_CANDIDATES, 1)) for ends in ((0.2, 1.0), (0.5, 1.5), (0, math.tau)))
+    ends = ((0.2, 1.0), (0.5, 1.5), (0.0, math.tau))
+    swing, waves, phase = (rng.uniform(low, high, (_CANDIDATES, 1)) for low, high in ends)
     direction = heading + rng.uniform(-0.3, 0.3, (_CANDIDATES, 1)) + swing * np.sin(math.tau * waves * along + phase)
     points = np.cumsum(_STEP * np.stack([np.cos(direction), np.sin(direction)], axis=-1), axis=1)
     low, high = points.min(axis=1), points.max(axis=1)

@@ -48,7 +48,8 @@ class MadeUpPathfinder(PublicDataset):
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        self._folder = {"train": train, "val": val, "seed": seed, "size": tuple(size), "curves": curves, "hues": hues}
+        self._folder: dict[str, Any] = {"train": train, "val": val, "seed": seed, "size": tuple(size)}
+        self._folder |= {"curves": curves, "hues": hues}
         super().__init__(data_root, split, pipeline=pipeline, test_mode=test_mode, indices=indices, lazy_init=lazy_init)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -88,7 +89,8 @@ class MadeUpMajority(PublicDataset):
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        self._folder = {"train": train, "val": val, "seed": seed, "size": tuple(size), "discs": discs, "marks": marks}
+        self._folder: dict[str, Any] = {"train": train, "val": val, "seed": seed, "size": tuple(size)}
+        self._folder |= {"discs": discs, "marks": marks}
         super().__init__(data_root, split, pipeline=pipeline, test_mode=test_mode, indices=indices, lazy_init=lazy_init)
 
     def load_data_list(self) -> list[dict[str, Any]]:
