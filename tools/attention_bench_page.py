@@ -198,7 +198,7 @@ def length_page(report: Mapping[str, Any]) -> Iterator[str]:
         cells = []
         for way in ways:
             found = mechanisms[name].get(way)
-            cells += ["left out"] * 2 if found is None else [in_words(found[what]) for what in ("time", "memory")]
+            cells += ["not measured"] * 2 if found is None else [in_words(found[what]) for what in ("time", "memory")]
         yield f"| `{name}` | {' | '.join(cells)} |"
     for way in ways:
         verdicts = [about[way]["time"]["verdict"] for about in mechanisms.values() if way in about]

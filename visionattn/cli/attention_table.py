@@ -110,7 +110,7 @@ def _lengths(report: Mapping[str, Any], console: Console) -> None:
         cells = []
         for way in ways:
             for what in ("time", "memory"):
-                cells.append("over a limit" if about.get(way) is None else in_words(about[way][what]))
+                cells.append("not measured" if about.get(way) is None else in_words(about[way][what]))
         table.add_row(name, *cells)
     console.print(table)
     console.print(_machine(report["machine"], settings), style="dim", soft_wrap=True)
