@@ -72,6 +72,7 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=1000))
 custom_hooks = [
-    dict(type="EMAHook", momentum=0.005, update_buffers=True),
+    # The average looks back over a tenth of the run, later over 200 iterations.
+    dict(type="EMAHook", ema_type="MomentumAnnealingEMA", gamma=10, momentum=0.005, update_buffers=True),
     dict(type="visionattn.DisparityPictureHook", number=8),
 ]
