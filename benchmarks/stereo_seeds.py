@@ -1,6 +1,6 @@
 """PSMNet with and without attention under one budget, from nothing, on made-up scenes, several seeds.
 
-    python benchmarks/stereo_seeds.py OUT [--iterations 600] [--seeds 3] [--networks PSMNet EA-spp ...]
+    python benchmarks/stereo_seeds.py OUT [--iterations 1200] [--seeds 3] [--networks PSMNet EA-spp ...]
 
 Every network of a seed starts from the same weights, sees the same scenes in the same order and takes the same number
 of steps of the same schedule. A cell (a network and a seed) is a file OUT/<network>_<seed>.json: one that is there is
@@ -230,12 +230,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the cells")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--seeds", type=int, default=3, help="0 to this number less one (default 3)")
-    parser.add_argument("--iterations", type=int, default=600)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=1200)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--size", type=int, nargs=2, default=[64, 128], metavar=("H", "W"))
     parser.add_argument("--max-disparity", type=int, default=32)
     parser.add_argument("--crowd", type=float, default=0.25, help="things in a scene, share of the usual number")
-    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--held-out", type=int, default=100, help="scenes of the evaluation")
     return parser.parse_args()
 
