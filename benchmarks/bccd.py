@@ -126,7 +126,7 @@ def draw(done: dict[str, Any], args: argparse.Namespace) -> None:
     axes.set_title(f"BCCD, {args.scale[0]}x{args.scale[1]}, from nothing", loc="left", fontsize=11)
     axes.grid(color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
+    axes.legend(frameon=False, loc="lower right")
     figure.savefig(args.out / "bccd.png")
     pyplot.close(figure)
 
