@@ -57,6 +57,7 @@ def main() -> None:
     results["bounds"] = {task: bounds(task) for task in TASKS}
     write_json(args.json, results)
     write_page(results)
+    write_pictures(DOCS / "longrange_pictures.jpg")
 
 
 def mechanisms(only: str | None) -> list[str]:
@@ -182,12 +183,40 @@ def best_local_miou(task: str, distance: int) -> float:
     return max(ClassScores.of(confusion).means()["mIoU"] for confusion in confusions)
 
 
+def write_pictures(path: Path, number: int = 6) -> None:
+    """The first validation pictures of both tasks over their labels; white is not evaluated."""
+    import numpy as np
+    from PIL import Image
+
+    from visionattn.data import majority_pictures, pathfinder_pictures
+    from visionattn.data.longrange_folder import picture_generator
+
+    rows = []
+    for compose, draw_scene, palette in (
+        (
+            pathfinder_pictures.compose_pathfinder,
+            pathfinder_pictures.draw_pathfinder,
+            pathfinder_pictures.PATHFINDER_PALETTE,
+        ),
+        (majority_pictures.compose_majority, majority_pictures.draw_majority, majority_pictures.MAJORITY_PALETTE),
+    ):
+        drawn = [draw_scene(compose(picture_generator(0, "validation", index))) for index in range(number)]
+        colours = np.full((256, 3), 255, np.uint8)
+        colours[:3] = palette
+        for row in ([image for image, _ in drawn], [colours[labels] for _, labels in drawn]):
+            tiles = [np.pad(tile, ((2, 2), (2, 2), (0, 0)), constant_values=255) for tile in row]
+            rows.append(np.concatenate(tiles, axis=1))
+    page = np.repeat(np.repeat(np.concatenate(rows), 2, axis=0), 2, axis=1)
+    Image.fromarray(page).save(path, quality=80, subsampling=0, optimize=True)
+
+
 def write_page(results: dict[str, Any]) -> None:
     """The table in docs/longrange.md and docs/longrange.svg."""
     page = DOCS / "longrange.md"
     before, _, rest = page.read_text().partition(BEGIN)
     page.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{rest.partition(END)[2]}")
-    draw(results, DOCS / "longrange.svg")
+    if results["cells"]:
+        draw(results, DOCS / "longrange.svg")
 
 
 def scores(results: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
@@ -217,6 +246,8 @@ def table(results: dict[str, Any]) -> str:
     facts = sorted({f"{cell['cpu']}, one thread, torch {cell['torch']}" for cell in cells.values()})
     commits = sorted({cell["commit"] for cell in cells.values()})
     steps = sorted({f"{cell['iterations']:,}" for cell in cells.values()})
+    if not cells:
+        return "\n".join([*lines, "", "No cell has been trained yet."])
     about = f"{len(cells)} cells of {' or '.join(steps)} iterations; {'; '.join(facts)}; commits {', '.join(commits)}."
     return "\n".join([*lines, "", about])
 

@@ -54,7 +54,7 @@ def marked(picture: Pixels, points: Sequence[tuple[float, float]], numbers: Sequ
         if numbers:
             right = place[0] + 26 < width
             corner = (place[0] + (9 if right else -21), min(max(place[1] + 5, 14), height - 4))
-            for colour, thickness in (((0, 0, 0), 4), ((80, 255, 120), 1)):
+            for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
                 text = str(numbers[index])
                 cv2.putText(shown, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, thickness, cv2.LINE_AA)
     return shown
