@@ -31,9 +31,10 @@ def cosine_basis(extent: int, frequencies: int, like: Tensor) -> Tensor:
     """
     places = 2 * torch.arange(extent, device=like.device) + 1
     numbers = torch.arange(frequencies, device=like.device)
+    half_turn = places[-1] + 1  # 2 extent, as a tensor: a divisor that is a symbolic number has no ONNX form
     # Whole turns are taken off as integers: float32 has no digits left for the cosine of a large angle.
-    angles = (numbers[:, None] * places % (4 * extent)).to(like.dtype) * (math.pi / (2 * extent))
-    scale = ((2 - (numbers == 0).to(like.dtype)) / extent).sqrt()
+    angles = (numbers[:, None] * places % (2 * half_turn)).to(like.dtype) * (math.pi / half_turn.to(like.dtype))
+    scale = ((4 - 2 * (numbers == 0).to(like.dtype)) / half_turn.to(like.dtype)).sqrt()
     return scale[:, None] * angles.cos()
 
 
@@ -51,12 +52,14 @@ def low_passed(maps: Tensor, size: Sequence[int], *, keep_amplitude: bool) -> Te
     with without_autocast(maps.device):
         out = at_least_float32(maps)
         grid = maps.shape[1:-1]
-        for axis, (extent, kept) in enumerate(zip(grid, size, strict=True), start=1):
-            out = _along(axis, cosine_basis(extent, kept, out), out)
-        for axis, kept in enumerate(size, start=1):
-            out = _along(axis, cosine_basis(kept, kept, out).mT, out)
-        if keep_amplitude:
-            out = out * math.sqrt(math.prod(size) / math.prod(grid))
+        bases = [cosine_basis(extent, kept, out) for extent, kept in zip(grid, size, strict=True)]
+        for axis, basis in enumerate(bases, start=1):
+            out = _along(axis, basis, out)
+        for axis, (basis, kept) in enumerate(zip(bases, size, strict=True), start=1):
+            inverse = cosine_basis(kept, kept, out)
+            if keep_amplitude:
+                inverse = inverse * (basis[0, 0] / inverse[0, 0])  # sqrt(kept / extent)
+            out = _along(axis, inverse.mT, out)
         return out.to(maps.dtype)
 
 
