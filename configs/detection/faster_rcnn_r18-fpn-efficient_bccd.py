@@ -3,7 +3,8 @@
     visionattn train detection/faster_rcnn_r18-fpn-efficient_bccd --cfg-options data_root=PATH
     visionattn test detection/faster_rcnn_r18-fpn-efficient_bccd CHECKPOINT --cfg-options data_root=PATH
 
-Not run here to the end. After 500 iterations of 2 images of 256x192 (benchmarks/bccd.py): val AP50 0.880, test AP50 0.887.
+Not run here to the end. After 500 iterations of 2 images of 256x192 (benchmarks/bccd.py): val AP50 0.880,
+test AP50 0.887.
 """
 
 _base_ = [

@@ -3,7 +3,8 @@
     visionattn train detection/faster_rcnn_r18-fpn_bccd --cfg-options data_root=PATH
     visionattn test detection/faster_rcnn_r18-fpn_bccd CHECKPOINT --cfg-options data_root=PATH
 
-Not run here to the end. After 500 iterations of 2 images of 256x192 (benchmarks/bccd.py): val AP50 0.888, test AP50 0.889.
+Not run here to the end. After 500 iterations of 2 images of 256x192 (benchmarks/bccd.py): val AP50 0.888,
+test AP50 0.889.
 """
 
 _base_ = [
