@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 import torch
 
+from visionattn import ops
 from visionattn.analysis.bench import causal
 from visionattn.analysis.bench.candidate import PATTERNS, Sizes, candidate, options_of, random_map, run_of, shape_costs
 from visionattn.analysis.macs import count_macs, published_form
 from visionattn.attention.base import ContextMixer
 from visionattn.attention.build import attention_class, list_attention
-from visionattn.ops import aft, causal_attention, neighborhood
 
 SIZES = Sizes(dim=32, heads=4)
 GRID = (12, 14)
@@ -78,9 +80,10 @@ def test_the_last_token_sees_all_in_either_form(name: str) -> None:
 
 def test_every_causal_function_is_measured() -> None:
     """A new one is a line in bench/causal.py; what others are made of is none."""
-    there = {name for module in (aft, causal_attention, neighborhood) for name in vars(module)}
+    modules = [import_module(f"visionattn.ops.{module.name}") for module in iter_modules(ops.__path__)]
+    there = {name for module in modules for name, what in vars(module).items() if inspect.isfunction(what)}
     functions = {name for name in there if name.startswith("causal_")} - {"causal_feature_attention"}
-    assert len(functions) >= 5
+    assert len(functions) >= 8
     assert functions <= set(re.findall(r"causal_\w+", inspect.getsource(causal)))
 
 

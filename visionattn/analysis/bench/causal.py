@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from visionattn.attention.aft import AFTFull, AFTSimple
 from visionattn.attention.base import TokenMixer
+from visionattn.attention.combiner import Combiner
 from visionattn.attention.efficient import EfficientAttention
 from visionattn.attention.linear import LinearAttention
 from visionattn.attention.lsh import LSHAttention
@@ -23,6 +24,7 @@ from visionattn.attention.softmax import SoftmaxAttention
 from visionattn.ops.aft import causal_aft_simple
 from visionattn.ops.causal_aft import causal_aft_full
 from visionattn.ops.causal_attention import causal_efficient_attention, causal_linear_attention, causal_performer
+from visionattn.ops.combiner import causal_combiner_attention
 from visionattn.ops.lsh_attention import causal_lsh_attention
 from visionattn.ops.neighborhood import causal_ngram_attention
 from visionattn.ops.token_mixing import resized_on_grid
@@ -85,6 +87,11 @@ def _performer(mixer: Any) -> Attend:
     return lambda q, k, v: causal_performer(q, k, v, mixer.projection_matrix)
 
 
+def _combiner(mixer: Any) -> Attend:
+    """Segments as long as the rows of the map, as without a causal order."""
+    return lambda q, k, v: causal_combiner_attention(q, k, v, mixer.grid[-1], mean_summaries=mixer.mean_summaries)
+
+
 def _ngram(mixer: Any) -> Attend:
     """As many tokens as the neighbourhood on the map has."""
     return lambda q, k, v: causal_ngram_attention(q, k, v, (2 * mixer.radius + 1) ** 2)
@@ -96,4 +103,5 @@ _ATTEND: dict[type[TokenMixer], Callable[[Any], Attend]] = {
     LinearAttention: lambda mixer: causal_linear_attention,
     Performer: _performer,
     LocalAttention: _ngram,
+    Combiner: _combiner,
 }
