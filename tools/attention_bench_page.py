@@ -44,8 +44,9 @@ def main() -> None:
             kept.write_text(json.dumps(json.loads(given.read_text()), separators=(",", ":")) + "\n")
     if BENCH.is_file():
         report = read_report(BENCH)
-        accuracies = DOCS / "longrange.json"
-        accuracy = read_accuracy(accuracies) if accuracies.is_file() else None
+        trained = DOCS / "longrange.json"
+        has_cells = trained.is_file() and json.loads(trained.read_text())["cells"]
+        accuracy = read_accuracy(trained) if has_cells else None
         for old in CHARTS.glob("*.png"):
             old.unlink()
         drawn = [path.stem for path in draw_charts(report, CHARTS, accuracy)]
