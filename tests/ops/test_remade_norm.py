@@ -105,15 +105,16 @@ def test_the_answer_is_not_kept(relu: bool) -> None:
 def test_an_answer_that_is_written_to_is_kept() -> None:
     weight, numbers = made(3, 3, 3, 3, seed=1), [torch.ones(3), torch.zeros(3), torch.zeros(3), torch.ones(3)]
 
-    def run(norm: Callable[..., Tensor]) -> Tensor:
+    def run(norm: Callable[..., Tensor]) -> tuple[Tensor, ...]:
         x = made(2, 3, 4, 5, seed=0)
         answer = norm(x, *(t.double() for t in numbers), momentum=MOMENTUM, eps=EPS)
-        answer = answer.mul_(3).relu_()
-        return torch.autograd.grad(F.conv2d(answer, weight).square().sum(), x)[0]
+        answer = answer.mul_(3).add_(1).relu_()
+        return torch.autograd.grad(F.conv2d(answer, weight).square().sum(), [x, weight])
 
     with remaking():
         ours = run(remade_norm)
-    torch.testing.assert_close(ours, run(plain_norm), rtol=1e-12, atol=1e-12)
+    for one, other in zip(ours, run(plain_norm), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_a_weight_that_changes_before_the_backward_is_refused() -> None:
