@@ -63,8 +63,18 @@ CASES = {
 }
 
 
-def tensor(case: Case, tokens: int, width: int, seed: int) -> Tensor:
-    return laid_out(case.order, case.batch, case.heads, tokens, width, dtype=case.dtype, spread=case.spread, seed=seed)
+def tensor(case: Case, tokens: int, width: int, seed: int, device: str) -> Tensor:
+    return laid_out(
+        case.order,
+        case.batch,
+        case.heads,
+        tokens,
+        width,
+        dtype=case.dtype,
+        spread=case.spread,
+        seed=seed,
+        device=device,
+    )
 
 
 def loops(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, temperature: float, normalize: bool) -> Tensor:
@@ -85,13 +95,13 @@ def loops(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, temperature: flo
     return out
 
 
-def measure(case: Case, *, with_loops: bool) -> dict[str, float]:
+def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, float]:
     """Errors by name: of the kernels, and of the eager twin in the same dtype, against the twin in float64."""
-    q = tensor(case, case.tokens, case.width, 1)
-    k = tensor(case, case.length, case.width, 2)
-    v = tensor(case, case.length, case.values, 3)
-    grad = tensor(case._replace(spread=1.0), case.tokens, case.values, 4)
-    options = key_mask(case.mask, case.batch, case.length), case.temperature, case.normalize
+    q = tensor(case, case.tokens, case.width, 1, device)
+    k = tensor(case, case.length, case.width, 2, device)
+    v = tensor(case, case.length, case.values, 3, device)
+    grad = tensor(case._replace(spread=1.0), case.tokens, case.values, 4, device)
+    options = key_mask(case.mask, case.batch, case.length, device), case.temperature, case.normalize
     found: dict[str, float] = {}
 
     exact = [t.double() for t in (q, k, v)]
@@ -106,7 +116,7 @@ def measure(case: Case, *, with_loops: bool) -> dict[str, float]:
 
     leaves = [t.detach().requires_grad_() for t in (q, k, v)]
     ours = efficient_attention_op(*leaves, *options)
-    again = efficient_attention_op(*leaves, *options) if case.tokens > 33 else ours
+    again = efficient_attention_op(*leaves, *options) if case.tokens > 36 else ours
     plain = eager.forward(q, k, v, *options)
     plain_gradients = eager.backward(grad, q, k, v, options[0], *plain[1:], *options[1:])
     names = ("answer", "context", "log total")

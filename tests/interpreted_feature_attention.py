@@ -62,8 +62,18 @@ CASES = {
 }
 
 
-def tensor(case: Case, tokens: int, width: int, seed: int) -> Tensor:
-    return laid_out(case.order, case.batch, case.heads, tokens, width, dtype=case.dtype, spread=case.spread, seed=seed)
+def tensor(case: Case, tokens: int, width: int, seed: int, device: str) -> Tensor:
+    return laid_out(
+        case.order,
+        case.batch,
+        case.heads,
+        tokens,
+        width,
+        dtype=case.dtype,
+        spread=case.spread,
+        seed=seed,
+        device=device,
+    )
 
 
 def loops(q: Tensor, k: Tensor, v: Tensor, projection: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -94,15 +104,15 @@ def loops(q: Tensor, k: Tensor, v: Tensor, projection: Tensor | None, mask: Tens
     return out
 
 
-def measure(case: Case, *, with_loops: bool) -> dict[str, float]:
+def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, float]:
     """Errors by name: of the kernels, and of the eager twin in the same dtype, against the twin in float64."""
-    q = tensor(case, case.tokens, case.width, 1)
-    k = tensor(case, case.length, case.width, 2)
-    v = tensor(case, case.length, case.values, 3)
-    grad = tensor(case._replace(spread=1.0), case.tokens, case.values, 4)
+    q = tensor(case, case.tokens, case.width, 1, device)
+    k = tensor(case, case.length, case.width, 2, device)
+    v = tensor(case, case.length, case.values, 3, device)
+    grad = tensor(case._replace(spread=1.0), case.tokens, case.values, 4, device)
     generator = torch.Generator().manual_seed(5)
-    projection = torch.randn(case.features, case.width, generator=generator) if case.features else None
-    options = projection, key_mask(case.mask, case.batch, case.length)
+    projection = torch.randn(case.features, case.width, generator=generator).to(device) if case.features else None
+    options = projection, key_mask(case.mask, case.batch, case.length, device)
     found: dict[str, float] = {}
 
     exact = [t.double() for t in (q, k, v)]
@@ -118,7 +128,7 @@ def measure(case: Case, *, with_loops: bool) -> dict[str, float]:
 
     leaves = [t.detach().requires_grad_() for t in (q, k, v)]
     ours = feature_attention_op(*leaves, *options)
-    again = feature_attention_op(*leaves, *options) if case.tokens > 33 else ours
+    again = feature_attention_op(*leaves, *options) if case.tokens > 36 else ours
     plain = eager.forward(q, k, v, *options)
     plain_gradients = eager.backward(grad, q, k, v, *options, *plain)
     found |= {f"kernel: {name}": error(o.detach(), t) for name, o, t in zip(NAMES, ours, truth, strict=True)}

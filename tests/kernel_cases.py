@@ -9,7 +9,16 @@ ORDERS = ("token by token", "channels first", "head by head")
 
 
 def laid_out(
-    order: str, batch: int, heads: int, tokens: int, width: int, *, dtype: torch.dtype, spread: float, seed: int
+    order: str,
+    batch: int,
+    heads: int,
+    tokens: int,
+    width: int,
+    *,
+    dtype: torch.dtype,
+    spread: float,
+    seed: int,
+    device: str = "cpu",
 ) -> Tensor:
     """Random [batch, heads, tokens, width] of one of `ORDERS`, inside a larger tensor, as a split projection is."""
     shape = {
@@ -17,11 +26,11 @@ def laid_out(
         "channels first": (batch, heads + 1, width, tokens),
         "head by head": (batch, heads + 1, tokens, width),
     }[order]
-    t = (spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed))).to(dtype)
+    t = (spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed))).to(device, dtype)
     return {"token by token": t.transpose(1, 2), "channels first": t.mT, "head by head": t}[order][:, 1:]
 
 
-def key_mask(kind: str, batch: int, length: int) -> Tensor | None:
+def key_mask(kind: str, batch: int, length: int, device: str = "cpu") -> Tensor | None:
     """None for "none"; else [batch, length] with strides of its own, three fifths real, the first key always.
 
     "one image without": the second image has no real key.
@@ -29,7 +38,7 @@ def key_mask(kind: str, batch: int, length: int) -> Tensor | None:
     if kind == "none":
         return None
     mask = torch.rand(batch, 2 * length, generator=torch.Generator().manual_seed(9)) < 0.6
-    mask = mask[:, ::2]
+    mask = mask.to(device)[:, ::2]
     mask[:, 0] = True
     if kind == "one image without":
         mask[1] = False

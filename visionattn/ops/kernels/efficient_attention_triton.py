@@ -18,10 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from visionattn.ops.kernels.dispatch import on_device_of
-from visionattn.ops.kernels.launching import Launch, as_bytes, number_format, padded, splits_for
+from visionattn.ops.kernels.launching import Launch, as_bytes, number_format, padded, splits_for, value_tile
 from visionattn.ops.kernels.memory_order import empty_answer
 
-WIDEST_TILE = 128
 ROWS_AT_ONCE = 16
 
 
@@ -34,10 +33,11 @@ def forward(
     answer = empty_answer(q, v)
     context = q.new_empty(batch, heads, width, values, dtype=torch.float32)
     log_total = q.new_empty(batch, heads, width, dtype=torch.float32)
-    sizes = {"D": width, "E": values, "BLOCK_D": padded(width), "BLOCK_E": min(padded(values), WIDEST_TILE)}
+    block_d = padded(width)
+    sizes = {"D": width, "E": values, "BLOCK_D": block_d, "BLOCK_E": value_tile(block_d, values, q.dtype)}
     numbers = number_format(q.dtype)
     tiles = triton.cdiv(values, sizes["BLOCK_E"])
-    launch = launch_for(sizes["BLOCK_D"], q.dtype)
+    launch = launch_for(block_d, q.dtype)
     splits = splits_for(length, batch * heads * tiles, launch.tokens, q.device)
     partial = q.new_empty(splits.parts, batch * heads, width, values, dtype=torch.float32)
     largest = q.new_empty(splits.parts, batch * heads, width, dtype=torch.float32)
@@ -63,9 +63,9 @@ def forward(
 
 def launch_for(block_d: int, dtype: torch.dtype) -> Launch:
     """By the padded width of a head; chosen so that nothing spills when compiled for sm_90."""
-    if dtype == torch.float32:  # exact products have no matrix unit: everything passes through registers
+    if dtype == torch.float32:
         return Launch(32, 4, 2) if block_d <= 64 else Launch(16, 8, 2)
-    return Launch(64, 4, 3) if block_d <= 32 else Launch(64, 8, 3)
+    return Launch(64, 4 if block_d <= 32 else 8, 3)
 
 
 @triton.jit

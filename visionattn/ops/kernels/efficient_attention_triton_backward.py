@@ -19,8 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from visionattn.ops.kernels.dispatch import on_device_of
-from visionattn.ops.kernels.efficient_attention_triton import ROWS_AT_ONCE, WIDEST_TILE, query_weights
-from visionattn.ops.kernels.launching import Launch, as_bytes, number_format, padded, splits_for
+from visionattn.ops.kernels.efficient_attention_triton import ROWS_AT_ONCE, query_weights
+from visionattn.ops.kernels.launching import Launch, as_bytes, number_format, padded, splits_for, value_tile
 
 
 def backward(
@@ -39,10 +39,11 @@ def backward(
     length, values = v.shape[-2:]
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     grad_context, delta = torch.empty_like(context), torch.empty_like(log_total)
-    sizes = {"D": width, "E": values, "BLOCK_D": padded(width), "BLOCK_E": min(padded(values), WIDEST_TILE)}
+    block_d = padded(width)
+    sizes = {"D": width, "E": values, "BLOCK_D": block_d, "BLOCK_E": value_tile(block_d, values, q.dtype)}
     numbers = number_format(q.dtype)
     tiles = triton.cdiv(values, sizes["BLOCK_E"])
-    launch = launch_for(sizes["BLOCK_D"], sizes["BLOCK_E"], q.dtype)
+    launch = launch_for(block_d, q.dtype)
     splits = splits_for(tokens, batch * heads * tiles, launch.tokens, q.device)
     partial = q.new_empty(splits.parts, batch * heads, width, values, dtype=torch.float32)
     scale = float(min(1 << (length - 1).bit_length(), 2**15))
@@ -66,11 +67,11 @@ def backward(
     return grad_q, grad_k, grad_v
 
 
-def launch_for(block_d: int, block_e: int, dtype: torch.dtype) -> Launch:
-    """By the padded widths of a head; chosen so that nothing spills when compiled for sm_90."""
+def launch_for(block_d: int, dtype: torch.dtype) -> Launch:
+    """By the padded width of a head; chosen so that nothing spills when compiled for sm_90."""
     if dtype == torch.float32:
-        return Launch(32, 4, 2) if block_d * block_e <= 64 * 64 else Launch(16, 8, 2)
-    return Launch(64, 4, 2) if block_d * block_e <= 32 * 32 else Launch(64, 8, 2)
+        return Launch(16 if block_d > 64 else 32, 8, 1)
+    return Launch(64, 4, 2) if block_d <= 32 else Launch(32 if block_d > 64 else 64, 8, 2)
 
 
 @triton.jit
@@ -99,11 +100,10 @@ def through_queries(
         grad_context = tl.dot(tl.trans(queries).to(DOT), grad.to(DOT), grad_context, input_precision=PRECISION)
         if tile == 0:  # which sees the gradient of every tile
             grad_queries = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-            for other in tl.static_range(TILES):
+            for other in range(TILES):
                 at = other * BLOCK_E + e
-                if other > 0:
-                    inside = (n < tokens)[:, None] & (at < E)[None, :]
-                    grad = tl.load(grad_ptr + n[:, None] * grad_n + at[None, :] * grad_e, mask=inside, other=0.0)
+                inside = (n < tokens)[:, None] & (at < E)[None, :]
+                grad = tl.load(grad_ptr + n[:, None] * grad_n + at[None, :] * grad_e, mask=inside, other=0.0)
                 # [E, D]
                 context = tl.load(
                     context_ptr + d[None, :] * E + at[:, None], mask=(d < D)[None, :] & (at < E)[:, None], other=0.0
@@ -168,7 +168,7 @@ def through_keys(
     # Chosen after the exponential: what is masked must not overflow into NaN.
     weights = tl.where(inside, tl.exp(keys * inverse_temperature - log_total[None, :]) * scale, 0.0)
     grad_weights = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    for tile in tl.static_range(TILES):
+    for tile in range(TILES):
         e = tile * BLOCK_E + tl.arange(0, BLOCK_E)
         at = n[:, None] * v_n + e[None, :] * v_e
         values = tl.load(v_ptr + at, mask=real[:, None] & (e < E)[None, :], other=0.0)

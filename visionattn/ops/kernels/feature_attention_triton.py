@@ -26,7 +26,7 @@ from visionattn.ops.kernels.launching import Launch, as_bytes, padded, splits_fo
 from visionattn.ops.kernels.memory_order import empty_answer
 
 ROWS_AT_ONCE = 16
-FEATURE_TILE = 64
+FEATURE_TILE = {torch.bfloat16: 64, torch.float16: 32, torch.float32: 32}
 
 
 def forward(
@@ -76,7 +76,7 @@ def constants_of(q: Tensor, v: Tensor, projection: Tensor | None) -> tuple[dict[
     """The constants that all kernels over tokens share, and the number of tiles of features."""
     width, values = q.shape[-1], v.shape[-1]
     features = width if projection is None else len(projection)
-    tile = padded(width) if projection is None else min(padded(features), FEATURE_TILE)
+    tile = padded(width) if projection is None else min(padded(features), FEATURE_TILE[q.dtype])
     constants = {
         "D": width,
         "E": values,
@@ -85,8 +85,8 @@ def constants_of(q: Tensor, v: Tensor, projection: Tensor | None) -> tuple[dict[
         "BLOCK_E": padded(values),
         "BLOCK_R": tile,
         "FAVOR": projection is not None,
-        # An error of an exponent is one of its feature: products of bfloat16 would be too coarse.
-        "EXPONENTS": "ieee" if q.dtype == torch.float32 else "tf32x3",
+        # An error of an exponent is one of its feature: one product of TF32 or bfloat16 would be too coarse.
+        "EXPONENTS": "tf32x3",
         **wide_number_format(q.dtype),
     }
     return constants, triton.cdiv(features, tile)

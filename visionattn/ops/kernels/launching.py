@@ -36,6 +36,12 @@ def padded(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
+def value_tile(block_d: int, values: int, dtype: torch.dtype) -> int:
+    """Channels of v that a program of efficient attention holds at once, by the padded width of a head."""
+    widest = 128 if block_d <= 64 else 64
+    return min(padded(values), widest // 2 if dtype == torch.float32 else widest)
+
+
 def splits_for(tokens: int, programs: int, tile: int, device: torch.device) -> Splits:
     """Parts of a sum over tokens, enough of them to fill the device twice, none shorter than four tiles.
 
@@ -54,7 +60,7 @@ def number_format(dtype: torch.dtype) -> dict[str, Any]:
     """The constants DOT and PRECISION of a kernel: what its matrix products multiply.
 
     The interpreter multiplies in float32, since its products of bfloat16 are wrong. On a GPU float32 is multiplied as
-    PyTorch would: exactly, unless the user allows TF32.
+    three products of TF32, which keep float32's digits, or as one where the user allows TF32.
     """
     import triton.language as tl
 
@@ -62,7 +68,7 @@ def number_format(dtype: torch.dtype) -> dict[str, Any]:
     exact = torch.get_float32_matmul_precision() == "highest"
     return {
         "DOT": tl.float32 if INTERPRETED else formats.get(dtype, tl.float32),
-        "PRECISION": "ieee" if exact or dtype != torch.float32 else "tf32",
+        "PRECISION": "tf32x3" if exact and dtype == torch.float32 else "tf32",
     }
 
 

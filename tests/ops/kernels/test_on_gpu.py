@@ -1,0 +1,81 @@
+"""The kernels on a CUDA device: precision against plain PyTorch, bit-equal repeats, compilation, CUDA graphs."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import interpreted_efficient_attention
+import interpreted_feature_attention
+import pytest
+import torch
+from kernel_cases import ORDERS
+
+from visionattn.attention.build import build_attention
+from visionattn.ops.kernels.dispatch import why_not
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+PROGRAMS = (interpreted_efficient_attention, interpreted_feature_attention)
+MECHANISMS = ("EfficientAttention", "DoubleAttention", "LinearAttention", "Performer")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def cases(program: ModuleType) -> dict[str, Any]:
+    """Every case of the interpreter, and maps of real sizes."""
+    small = program.CASES["plain"] | program.CASES["slow"]
+    sizes: list[dict[str, int]] = [{"width": 64, "values": 64, "heads": 8}, {"width": 128, "values": 128, "heads": 1}]
+    if program is interpreted_feature_attention:
+        sizes.append({"width": 64, "values": 64, "heads": 8, "features": 266})
+    large = {
+        f"{order}, {dtype}, {size}": program.Case(4096, 4096, order=order, dtype=dtype, **size)
+        for order in ORDERS
+        for dtype in DTYPES
+        for size in sizes
+    }
+    return small | large
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
+def test_error_at_most_twice_that_of_plain_pytorch(program: ModuleType) -> None:
+    wrong = {}
+    for name, case in cases(program).items():
+        found = program.measure(case, with_loops=False, device="cuda")
+        floor = max(2e-6, torch.finfo(case.dtype).eps)
+        for kind, size in found.items():
+            if kind.startswith("twin"):
+                continue
+            allowed = max(2 * found[kind.replace("kernel", "twin")], floor) if kind.startswith("kernel") else 0.0
+            if not size <= allowed:
+                wrong[f"{name}: {kind}"] = size
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_repeats_are_bit_equal(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    mixer = build_attention(name, 128, num_heads=2).to("cuda", dtype)
+    x = torch.randn(2, 61, 67, 128, device="cuda", dtype=dtype)
+    runs = [[out := mixer(x), *torch.autograd.grad(out.sum(), list(mixer.parameters()))] for _ in range(3)]
+    assert all(torch.equal(a, b) for again in runs[1:] for a, b in zip(runs[0], again, strict=True))
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_compiled_and_in_a_cuda_graph(name: str) -> None:
+    torch.manual_seed(0)
+    mixer = build_attention(name, 64).cuda().eval()
+    x = torch.randn(2, 31, 33, 64, device="cuda")
+    q = torch.randn(2, 1, 5, 64, device="cuda")
+    assert why_not("efficient_attention", q, q, q) is None
+    with torch.no_grad():
+        expected = mixer(x)
+        compiled = torch.compile(mixer, fullgraph=True)
+        torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = mixer(x)
+        graph.replay()
+    torch.testing.assert_close(out, expected)
