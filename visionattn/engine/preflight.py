@@ -45,21 +45,27 @@ def check_config(config: Config, parts: Sequence[str]) -> None:
 
 def _check_dataset(config: Config, part: str, leaf: Mapping[str, Any]) -> None:
     dataset = build_to_look_at(leaf)
-    heads = head_class_findings(config.get("model") or {}, dataset)
-    if heads:
-        raise ValueError(str(heads[0]))
+    _check_heads(config, dataset)
     report = check_files(dataset, limit=_QUICK)
     errors = [finding for finding in report.findings if finding.level == "error"]
     if errors:
         more = sum(max(1, len(finding.cases)) for finding in errors) - 1
         listed = f" (and {more} more; `visionattn data check` lists all)" if more else ""
         raise ValueError(f"{part}: {errors[0]}{listed}")
+    _check_heads(config, dataset)  # some data sets know their classes once their files are read
     if is_main_process():
         print(f"{part}: {report.summary}")
         for finding in report.findings:
             named, more = finding.cases[:_MOST_NAMES], len(finding.cases) - _MOST_NAMES
             listed = ", ".join(named) + (f" ... and {more} more" if more > 0 else "")
             print(f"{part}: warning: {finding.message}" + (f" ({listed})" if listed else ""))
+
+
+def _check_heads(config: Config, dataset: Any) -> None:
+    """Raises ValueError where a head has another number of classes than the data set, if that knows its own yet."""
+    heads = head_class_findings(config.get("model") or {}, dataset)
+    if heads:
+        raise ValueError(str(heads[0]))
 
 
 def _check_optimizer(config: Config) -> None:
