@@ -49,7 +49,8 @@ def smyrf_attention(
             for t, real in ((q, query_mask), (k, mask))
         )
         on_lines = places_on_lines(q, k, lines, real_queries, real_keys)
-        query_order, key_order = (t.argsort(dim=-1, stable=True) for t in on_lines)  # [B, heads, R, N or M]
+        # Not asked to be stable, which has no ONNX form: tokens at one place are alike.
+        query_order, key_order = (t.argsort(dim=-1) for t in on_lines)  # [B, heads, R, N or M]
         query_count, key_count = (real.sum(dim=1)[:, None] for real in (real_queries, real_keys))
         clusters = (torch.sym_max(q.shape[2], k.shape[2]) + cluster_size - 1) // cluster_size
         # Of real tokens alone, [B, 1]: at most as many.
