@@ -15,7 +15,7 @@ def test_what_is_apart_stays() -> None:
 
 
 def test_what_is_too_near_is_pushed_apart_around_its_middle() -> None:
-    assert spread_apart([0.5, 0.5], gap=0.1) == pytest.approx([0.45, 0.55])
+    assert spread_apart([0.5, 0.54], gap=0.1) == pytest.approx([0.47, 0.57])
     assert spread_apart([0.99, 1.0], gap=0.1) == pytest.approx([0.9, 1.0])
 
 
