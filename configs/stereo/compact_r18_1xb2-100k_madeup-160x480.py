@@ -66,7 +66,10 @@ model = dict(
 optim_wrapper = dict(
     type="OptimWrapper", optimizer=dict(type="AdamW", lr=2e-3, weight_decay=1e-4), clip_grad=dict(max_norm=1.0)
 )
-param_scheduler = [dict(type="LinearLR", start_factor=0.05, end=100, by_epoch=False)]
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, end=100, by_epoch=False),
+    dict(type="ConstantLR", factor=1.0, begin=100, end=100000, by_epoch=False),
+]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=100000, val_interval=5000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
