@@ -38,22 +38,23 @@ PLACE = "model.backbone.attention.1.attention"
 
 def main() -> None:
     args = parse_args()
-    results: dict[str, Any] = json.loads(args.json.read_text()) if args.json.is_file() else {}
-    cells = results.setdefault("cells", {})
     if not args.table:
         begun = time.monotonic()
         for seed in args.seeds:
             for mechanism in mechanisms(args.only):
                 for task in args.tasks:
                     name = cell_name(task, mechanism, seed)
-                    if name in cells:
+                    if name in read_json(args.json)["cells"]:
                         continue
                     if args.minutes is not None and time.monotonic() - begun > 60 * args.minutes:
                         print("time is up; the same command goes on")
                         return
-                    cells[name] = trained(task, mechanism, seed, args)
+                    cell = trained(task, mechanism, seed, args)
+                    results = read_json(args.json)  # again: another process may have filled other cells meanwhile
+                    results["cells"][name] = cell
                     write_json(args.json, results)
-                    print(f"{name:50} {cells[name]['mIoU']:6.2f} %  {cells[name]['seconds']:.0f} s", flush=True)
+                    print(f"{name:50} {cell['mIoU']:6.2f} %  {cell['seconds']:.0f} s", flush=True)
+    results = read_json(args.json)
     results["bounds"] = {task: bounds(task) for task in TASKS}
     write_json(args.json, results)
     write_page(results)
@@ -113,6 +114,12 @@ def attention(mechanism: str) -> dict[str, Any]:
     if heads is not None and heads.default == 8:
         config["num_heads"] = 4
     return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    results.setdefault("cells", {})
+    return results
 
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
