@@ -16,9 +16,8 @@ WIDTHS = ((32, 32), (64, 64), (128, 256))  # channels per head of q and k, and o
 def judge(found: dict[str, Resources], kernels: int, *, spilled: int = 0) -> None:
     """Raises unless so many kernels stay within the device's limits and spill at most so many bytes per thread."""
     assert len(found) == kernels
-    wrong = {
-        name: r for name, r in found.items() if r.spilled > spilled or r.shared > LARGEST_SHARED or r.registers > 255
-    }
+    limits = Resources(registers=255, spilled=spilled, shared=LARGEST_SHARED)
+    wrong = {name: took for name, took in found.items() if any(a > b for a, b in zip(took, limits, strict=True))}
     assert not wrong
 
 

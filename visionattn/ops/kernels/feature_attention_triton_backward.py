@@ -73,7 +73,7 @@ def backward(
 
 
 def launch_for(constants: dict[str, Any], dtype: torch.dtype) -> Launch:
-    """By the padded widths; chosen so that nothing spills when compiled for sm_90, but for elu + 1 above 64 channels."""
+    """By the padded widths; chosen so that nothing spills when compiled for sm_90, up to 64 channels."""
     wide = max(constants["BLOCK_D"], constants["BLOCK_E"]) > 64
     if constants["FAVOR"] or wide:
         return Launch(16, 8, 1)
