@@ -77,12 +77,12 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("channels_first", [False, True])
-@pytest.mark.parametrize("grid", [(1,), (5, 7), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize(("batch", "grid"), [(3, (1,)), (3, (5, 7)), (1, (5, 7)), (3, (3, 4, 5))], ids=str)
 def test_both_forms_agree(
-    options: dict[str, object], channels_first: bool, grid: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    options: dict[str, object], channels_first: bool, batch: int, grid: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixer = mixer_of(**options)
-    x = torch.randn(3, *grid, 12, dtype=torch.float64)
+    x = torch.randn(batch, *grid, 12, dtype=torch.float64)
     if channels_first:
         x = x.movedim(-1, 1).contiguous().movedim(1, -1)
     assert_all_forms_agree(mixer, x, monkeypatch)
