@@ -52,9 +52,9 @@ def combinations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "ResNet", OWN, resnet
     yield "ViT", OWN, vit
     yield "Swin", OWN, swin
-    yield "Swin V2", OWN, swin | {"type": "SwinTransformerV2"}
+    yield "Swin", f"{OWN} (V2)", swin | {"type": "SwinTransformerV2"}
     for name in list_attention():
-        yield "ResNet", name, resnet | {"attention": name}
+        yield "ResNet", name, resnet | {"attention": {"type": name, "grid": (19, 24)}}
         yield "ViT", name, vit | {"attention": name, "class_token": False}
         yield "Swin", name, swin | {"attention": name}
 
