@@ -57,6 +57,18 @@ def test_a_relu_behind_a_norm_is_part_of_its_step(steps: list[bool]) -> None:
 
 
 @pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("other", [torch.float32, torch.float64])
+def test_without_a_backward_a_sum_leaves_what_is_added(relu: bool, other: torch.dtype) -> None:
+    layer, plus = chain()[0].eval(), image().to(other) / 3
+    before = plus.clone()
+    with torch.no_grad():
+        answer = layer(image(), plus=plus, relu=relu)
+    wanted = layer[1](layer[0](image())) + plus
+    torch.testing.assert_close(answer, (wanted.relu() if relu else wanted).detach())
+    assert torch.equal(plus, before)
+
+
+@pytest.mark.parametrize("relu", [False, True])
 def test_a_sum_is_part_of_the_step(relu: bool, steps: list[bool]) -> None:
     layer, plus = chain()[0], image() / 3
     plain = layer(image(), plus=plus, relu=relu)

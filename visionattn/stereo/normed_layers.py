@@ -38,8 +38,10 @@ class ConvNorm(nn.Sequential):
         if (relu or plus is not None) and is_remaking() and _is_ordinary(norm, answer):
             return _remade(norm, answer, plus, relu)
         out: Tensor = norm(answer)
+        del answer  # one volume less while the sum is made
         if plus is not None:
-            out = out + plus
+            kept = torch.is_grad_enabled() or out.dtype != plus.dtype
+            out = out + plus if kept else out.add_(plus)
         return out.relu_() if relu else out
 
 
