@@ -22,6 +22,8 @@ PAGE, BENCH, LENGTH = DOCS / "attention_bench.md", DOCS / "attention_bench.json"
 CHARTS = DOCS / "attention_bench"
 OPPONENT = "SoftmaxAttention"
 TITLES = {"self": "Self-attention", "causal-self": "Causal self-attention", "cross": "Attention to another map"}
+FEWEST_CELLS = 20
+"""Trained cells from which on a chart of accuracy against cost has enough points to be one."""
 SHOWN = {
     "self": ("training_time", "forward_time", "training_memory", "multiplications"),
     "causal-self": ("training_time", "training_memory"),
@@ -45,8 +47,8 @@ def main() -> None:
     if BENCH.is_file():
         report = read_report(BENCH)
         trained = DOCS / "longrange.json"
-        has_cells = trained.is_file() and json.loads(trained.read_text())["cells"]
-        accuracy = read_accuracy(trained) if has_cells else None
+        cells = json.loads(trained.read_text())["cells"] if trained.is_file() else {}
+        accuracy = read_accuracy(trained) if len(cells) >= FEWEST_CELLS else None
         for old in CHARTS.glob("*.png"):
             old.unlink()
         drawn = [path.stem for path in draw_charts(report, CHARTS, accuracy)]
