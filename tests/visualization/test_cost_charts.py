@@ -53,6 +53,11 @@ def test_every_line_is_there_in_its_colour(tmp_path: Path) -> None:
     assert picture.shape == without.shape  # two charts side by side in both
 
 
+def test_numbers_of_six_digits_leave_room_for_the_unit(tmp_path: Path) -> None:
+    picture = draw([CostLine("Soft", "first", [(256, 1.0), (1024, 900_000.0)])], tmp_path / "chart.png")
+    assert (picture[:, :4] == 255).all()
+
+
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Time: no line has a point"):
         draw([CostLine("Nothing", "first", [])], tmp_path / "chart.png")

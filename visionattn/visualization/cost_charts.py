@@ -20,6 +20,7 @@ _MOST_LINES = 8
 _COLUMNS = 2
 _PANEL = (5.2, 3.1)  # inches, names included
 _NAMES = 0.45  # the share of a panel's width that is left to names
+_MARGIN = 1.05  # inches at the left, for six digits and a unit
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def draw_cost_lines(
     rows = math.ceil(len(panels) / _COLUMNS)
     columns = min(_COLUMNS, len(panels))
     with matplotlib.rc_context({"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}):
-        size = (columns * _PANEL[0] + 0.3, rows * _PANEL[1] + 0.75)
+        size = (columns * _PANEL[0] + _MARGIN - 0.45, rows * _PANEL[1] + 0.75)
         figure = Figure(figsize=size)
         figure.suptitle(title, x=0.2 / size[0], y=1 - 0.12 / size[1], ha="left", va="top", fontsize=12, weight="bold")
         note = f"dashed: {reference}; grey: all others" + ("; x: larger maps were left out" if _any_cut(lines) else "")
@@ -112,7 +113,7 @@ def _panels(lines: Sequence[CostLine], families: Sequence[str]) -> list[tuple[st
 def _place(index: int, columns: int, rows: int, size: tuple[float, float]) -> tuple[float, float, float, float]:
     """Left, bottom, width and height of a chart in shares of the figure, its names to the right of it."""
     row, column = divmod(index, columns)
-    left = 0.75 + column * _PANEL[0]
+    left = _MARGIN + column * _PANEL[0]
     bottom = size[1] - 0.7 - (row + 1) * _PANEL[1] + 0.5
     width, height = _PANEL[0] * (1 - _NAMES) - 0.25, _PANEL[1] - 0.75
     return left / size[0], bottom / size[1], width / size[0], height / size[1]
