@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attention_peers import Batched, FusedSoftmax, PerHeadLoop, non_local, our_block
 from interleaved import machine, median_ms
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from visionattn.analysis.kernel_bench.block_peers import Batched, FusedSoftmax, PerHeadLoop
 from visionattn.analysis.memory import peak_extra_bytes
+from visionattn.blocks.plugin import AttentionPlugin
+from visionattn.segmentation.kernel_peers import non_local
 
 WIDTHS = ((64, 64), (256, 128))  # channels, key width
 SIDES = (32, 64, 128)
@@ -49,6 +51,12 @@ def main() -> None:
     show(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def our_block(channels: int, key_dim: int, heads: int) -> AttentionPlugin:
+    """x + EfficientAttention(x), values as wide as the map."""
+    attention = {"type": "EfficientAttention", "key_dim": key_dim, "num_heads": heads}
+    return AttentionPlugin(channels, attention, zero_init=False)
 
 
 def make_blocks(channels: int, key_dim: int, heads: int, device: torch.device) -> dict[str, nn.Module]:

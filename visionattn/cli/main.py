@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "write a model for timm",
     "convert": "write weights under another code base's names",
     "attention": "list, measure and compare the attention mechanisms",
+    "benchmark": "measure the kernels and exact forms beside their peers",
     "doctor": "show versions and devices, name what does not fit together",
 }
 

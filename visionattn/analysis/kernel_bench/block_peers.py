@@ -1,4 +1,4 @@
-"""What the efficient-attention block is measured against; written from the equations, all on [B, C, H, W]."""
+"""Blocks that efficient attention's is measured against; written from the equations, all on [B, C, H, W]."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.efficient import EfficientAttention
-from visionattn.blocks.plugin import AttentionPlugin
+from visionattn.attention.base import QKVAttention
 
 
-def our_block(channels: int, key_dim: int, heads: int) -> AttentionPlugin:
-    """x + EfficientAttention(x), values as wide as the map."""
-    attention = {"type": "EfficientAttention", "key_dim": key_dim, "num_heads": heads}
-    return AttentionPlugin(channels, attention, zero_init=False)
-
-
-class _Projections(nn.Module):
+class Projections(nn.Module):
     """1 x 1 convolutions to queries, keys and values, and back."""
 
     def __init__(self, channels: int, key_dim: int, value_dim: int, heads: int) -> None:
@@ -27,18 +20,16 @@ class _Projections(nn.Module):
         self.values = nn.Conv2d(channels, value_dim, 1)
         self.reprojection = nn.Conv2d(value_dim, channels, 1)
 
-    def copy_weights(self, mixer: EfficientAttention) -> None:
+    def copy_weights(self, mixer: QKVAttention) -> None:
         """Takes the weights of our mixer."""
         q, k = mixer.key_dim, 2 * mixer.key_dim
         with torch.no_grad():
             for conv, part in ((self.queries, slice(q)), (self.keys, slice(q, k)), (self.values, slice(k, None))):
-                conv.weight.copy_(mixer.qkv.weight[part, :, None, None])
-                conv.bias.copy_(mixer.qkv.bias[part])
-            self.reprojection.weight.copy_(mixer.proj.weight[..., None, None])
-            self.reprojection.bias.copy_(mixer.proj.bias)
+                _fill(conv, mixer.qkv.weight[part], mixer.qkv.bias[part])
+            _fill(self.reprojection, mixer.proj.weight, mixer.proj.bias)
 
 
-class PerHeadLoop(_Projections):
+class PerHeadLoop(Projections):
     """Efficient attention as published: a loop over heads, concatenated."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +42,7 @@ class PerHeadLoop(_Projections):
         return self.reprojection(torch.cat(attended, dim=1)) + x
 
 
-class Batched(_Projections):
+class Batched(Projections):
     """The same with the heads in the batch of one matrix product."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +55,7 @@ class Batched(_Projections):
         return self.reprojection(attended.reshape(batch, -1, height, width)) + x
 
 
-class FusedSoftmax(_Projections):
+class FusedSoftmax(Projections):
     """Quadratic attention through torch's fused kernel, which on the CPU needs values as wide as the keys."""
 
     def __init__(self, channels: int, key_dim: int, heads: int) -> None:
@@ -81,8 +72,19 @@ class FusedSoftmax(_Projections):
         return self.reprojection(attended.reshape(batch, -1, height, width)) + x
 
 
-def non_local(channels: int) -> nn.Module:
-    """mmcv's NonLocal2d: embedded Gaussian, half the channels inside, one head."""
-    from mmcv.cnn import NonLocal2d
+class DoubleBlock(Projections):
+    """Double attention in the order of its paper: features gathered by B, distributed by V; on [B, H, W, C]."""
 
-    return NonLocal2d(channels, reduction=2, mode="embedded_gaussian")
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, _ = x.shape
+        maps = x.permute(0, 3, 1, 2)
+        gather, distribute = self.keys(maps).flatten(2).softmax(-1), self.queries(maps).flatten(2).softmax(1)
+        gathered = torch.bmm(self.values(maps).flatten(2), gather.transpose(1, 2))
+        out = torch.bmm(gathered, distribute).reshape(batch, -1, height, width)
+        return self.reprojection(out).permute(0, 2, 3, 1)
+
+
+def _fill(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    assert conv.bias is not None, "all of these have one"
+    conv.weight.copy_(weight[..., None, None])
+    conv.bias.copy_(bias)

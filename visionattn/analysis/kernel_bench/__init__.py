@@ -1,0 +1,1 @@
+"""Kernels and exact forms against their equations in plain PyTorch and against other packages."""
