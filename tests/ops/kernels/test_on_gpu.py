@@ -57,7 +57,7 @@ def test_error_at_most_twice_that_of_plain_pytorch(program: ModuleType) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_repeats_are_bit_equal(name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    mixer = build_attention(name, 128, num_heads=2).to("cuda", dtype)
+    mixer = build_attention({"type": name, "num_heads": 2}, 128).to("cuda", dtype)
     x = torch.randn(2, 61, 67, 128, device="cuda", dtype=dtype)
     runs = [[out := mixer(x), *torch.autograd.grad(out.sum(), list(mixer.parameters()))] for _ in range(3)]
     assert all(torch.equal(a, b) for again in runs[1:] for a, b in zip(runs[0], again, strict=True))
