@@ -129,7 +129,7 @@ def _measured(
     if plan.compiled:
         torch.compiler.reset()
         forms.append(Form(COMPILED, torch.compile(forms[0].module, dynamic=False)))  # type: ignore[arg-type]
-    with _noted() as why_plain:
+    with noted() as why_plain:
         errors, complaints = mistakes(case, forms, device)
     if complaints:
         return [], complaints
@@ -222,7 +222,7 @@ def _step(form: Form, sets: Iterator[tuple[Tensor, ...]], grad: Tensor, *, train
 
 
 @contextmanager
-def _noted() -> Iterator[list[str]]:
+def noted() -> Iterator[list[str]]:
     """What the dispatch of the kernels says inside, each line once: why the plain form served a case."""
     lines: list[str] = []
 
