@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from visionattn.ops.cost_volume import check_maps
+from visionattn.ops.kernels.memory_order import empty_volume
 
 _NEAR = 4
 """Columns x = d - 2 .. d + 1: not all taps of L see it there. From x = d + 2 on, all do."""
@@ -39,6 +40,19 @@ def concatenation_convolution(left: Tensor, right: Tensor, weight: Tensor, dispa
     Raises:
         ValueError: other shapes.
     """
+    return _Assembled.apply(*concatenation_parts(left, right, weight, disparities))
+
+
+def concatenation_parts(
+    left: Tensor, right: Tensor, weight: Tensor, disparities: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The 2-D convolutions that `assembled` makes the answer of; arguments and errors as `concatenation_convolution`.
+
+    Returns:
+        What L adds in columns x = d - 2, .., d + 1, and from d + 2 on, [B, 5, O, H, W]; what R adds at x - d = -2, ..,
+        W - 1, [B, O, H, W + 2]; what R would add to the last column, had the volume a column W, [B, O, H, D]; the first
+        and the last plane, [B, O, H, W].
+    """
     check_maps(left, right, disparities)
     channels = left.shape[1]
     if disparities < 3 or weight.shape[1:] != (2 * channels, 3, 3, 3):
@@ -47,23 +61,22 @@ def concatenation_convolution(left: Tensor, right: Tensor, weight: Tensor, dispa
             f"got {disparities} and {list(weight.shape)}"
         )
     of_left, of_right = torch.split(weight, channels, dim=1)
-    return _Assembled.apply(
+    return (
         _near_and_far(left, of_left),
         _slanted(right, of_right),
         _beyond(right, of_right, disparities),
         _end_plane(left, right, weight, (0, 1), (1, 2)),
         _end_plane(left, right, weight, (disparities - 2, disparities - 1), (0, 1)),
-        disparities,
     )
 
 
 def _near_and_far(left: Tensor, weight: Tensor) -> Tensor:
-    """What L adds in columns x = d - 2, .., d + 1, and from d + 2 on: [5, B, O, H, W]."""
+    """What L adds in columns x = d - 2, .., d + 1, and from d + 2 on: [B, 5, O, H, W]."""
     tap = torch.arange(3, device=left.device)
     lag = tap - tap[:, None]  # [i, k]
     seen = lag >= torch.arange(_NEAR // 2, -3, -1, device=left.device)[:, None, None]  # [5, i, k]
     kernels = torch.einsum("eik,ocijk->eocjk", seen.to(weight.dtype), weight)
-    return torch.unflatten(F.conv2d(left, kernels.flatten(0, 1), padding=1), 1, (5, -1)).movedim(1, 0)
+    return torch.unflatten(F.conv2d(left, kernels.flatten(0, 1), padding=1), 1, (5, -1))
 
 
 def _slanted(right: Tensor, weight: Tensor) -> Tensor:
@@ -91,41 +104,50 @@ def _end_plane(
 
 
 class _Assembled(torch.autograd.Function):
-    """The planes, from their parts; each number of the volume is written once and each gradient read once."""
-
     @staticmethod
-    def forward(
-        ctx: Any, of_left: Tensor, of_right: Tensor, beyond: Tensor, first: Tensor, last: Tensor, disparities: int
-    ) -> Tensor:
-        _, batch, outputs, height, width = of_left.shape
-        ctx.disparities, ctx.shapes = disparities, (of_left.shape, of_right.shape, beyond.shape)
-        far, slanted = (t.contiguous(memory_format=torch.channels_last) for t in (of_left[_NEAR], of_right))
-        out = far.new_empty(batch, disparities, height, width, outputs).movedim(-1, 1)
-        for plane, start in _inner_planes(out):
-            plane[..., : max(start - _NEAR, 0)] = 0
-            torch.add(far[..., start:], _read_at(slanted, start, width), out=plane[..., start:])
-        for near, diagonal, columns in _near_diagonals(out):
-            diagonal.copy_(of_left[near][..., columns] + slanted[..., near, None])
-        out[:, :, 1:-1, :, -1] -= beyond[..., 1:-1].mT
-        out[:, :, 0], out[:, :, -1] = first, last
-        return out
+    def forward(ctx: Any, of_left: Tensor, of_right: Tensor, beyond: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        return assembled(of_left, of_right, beyond, first, last)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        of_left, of_right, beyond = (grad.new_zeros(shape) for shape in ctx.shapes)
-        far = of_left[_NEAR].contiguous(memory_format=torch.channels_last)
-        slanted = of_right.contiguous(memory_format=torch.channels_last)
-        width = grad.shape[4]
-        for plane, start in _inner_planes(grad):
-            far[..., start:] += plane[..., start:]
-            _read_at(slanted, start, width).add_(plane[..., start:])
-        of_left[_NEAR] = far
-        for near, diagonal, columns in _near_diagonals(grad):
-            of_left[near][..., columns] = diagonal
-            slanted[..., near] += diagonal.sum(-1)
-        beyond[..., 1:-1] = -grad[:, :, 1:-1, :, -1].mT
-        return of_left, slanted, beyond, grad[:, :, 0], grad[:, :, -1], None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return assembled_gradients(grad)
+
+
+def assembled(of_left: Tensor, of_right: Tensor, beyond: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """The planes [B, O, D, H, W] from their parts, which are as `concatenation_parts` has them; no derivative.
+
+    Each number of the volume is written once, channels last in memory.
+    """
+    batch, _, outputs, height, width = of_left.shape
+    far, slanted = (t.contiguous(memory_format=torch.channels_last) for t in (of_left[:, _NEAR], of_right))
+    out = empty_volume(far, batch, outputs, beyond.shape[3], height, width)
+    for plane, start in _inner_planes(out):
+        plane[..., : max(start - _NEAR, 0)] = 0
+        torch.add(far[..., start:], _read_at(slanted, start, width), out=plane[..., start:])
+    for near, diagonal, columns in _near_diagonals(out):
+        diagonal.copy_(of_left[:, near][..., columns] + slanted[..., near, None])
+    out[:, :, 1:-1, :, -1] -= beyond[..., 1:-1].mT
+    out[:, :, 0], out[:, :, -1] = first, last
+    return out
+
+
+def assembled_gradients(grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of all parts from that of the planes, of which each is read once."""
+    batch, outputs, disparities, height, width = grad.shape
+    of_left = grad.new_zeros(batch, 5, outputs, height, width)
+    beyond = grad.new_zeros(batch, outputs, height, disparities)
+    far = grad.new_zeros(batch, height, width, outputs).movedim(-1, 1)
+    slanted = grad.new_zeros(batch, height, width + 2, outputs).movedim(-1, 1)
+    for plane, start in _inner_planes(grad):
+        far[..., start:] += plane[..., start:]
+        _read_at(slanted, start, width).add_(plane[..., start:])
+    of_left[:, _NEAR] = far
+    for near, diagonal, columns in _near_diagonals(grad):
+        of_left[:, near][..., columns] = diagonal
+        slanted[..., near] += diagonal.sum(-1)
+    beyond[..., 1:-1] = -grad[:, :, 1:-1, :, -1].mT
+    return of_left, slanted, beyond, grad[:, :, 0], grad[:, :, -1]
 
 
 def _inner_planes(volume: Tensor) -> Iterator[tuple[Tensor, int]]:

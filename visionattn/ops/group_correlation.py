@@ -35,28 +35,37 @@ class _Walked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, disparities: int, groups: int) -> Tensor:
         ctx.save_for_backward(left, right)
-        ctx.groups = groups
-        batch, channels, height, width = left.shape
-        out = left.new_zeros(batch, groups, disparities, height, width)
-        for chunk, (ours, theirs) in _chunks(groups, left, right):
-            for disparity in range(min(disparities, width)):
-                products = ours[..., disparity:] * theirs[..., : width - disparity]
-                torch.sum(products, 2, out=out[:, chunk, disparity, :, disparity:])
-        return out.mul_(groups / channels)
+        return correlations(left, right, disparities, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        left, right = ctx.saved_tensors
-        grads = (*(torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (left, right)),)
-        width, scale = left.shape[3], ctx.groups / left.shape[1]
-        walk = zip(_chunks(ctx.groups, left, right), _chunks(ctx.groups, *grads), strict=True)
-        for (chunk, (ours, theirs)), (_, (to_ours, to_theirs)) in walk:
-            for disparity in range(min(grad.shape[2], width)):
-                seen = grad[:, chunk, disparity, :, disparity:].unsqueeze(2)
-                to_ours[..., disparity:].addcmul_(seen, theirs[..., : width - disparity], value=scale)
-                to_theirs[..., : width - disparity].addcmul_(seen, ours[..., disparity:], value=scale)
-        return *grads, None, None
+        return *correlation_gradients(grad, *ctx.saved_tensors), None, None
+
+
+def correlations(left: Tensor, right: Tensor, disparities: int, groups: int) -> Tensor:
+    """As `walked_group_correlation`, without a derivative."""
+    batch, channels, height, width = left.shape
+    out = left.new_zeros(batch, groups, disparities, height, width)
+    for chunk, (ours, theirs) in _chunks(groups, left, right):
+        for disparity in range(min(disparities, width)):
+            products = ours[..., disparity:] * theirs[..., : width - disparity]
+            torch.sum(products, 2, out=out[:, chunk, disparity, :, disparity:])
+    return out.mul_(groups / channels)
+
+
+def correlation_gradients(grad: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of both maps from that of the volume."""
+    groups, disparities = grad.shape[1:3]
+    to_left, to_right = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (left, right))
+    width, scale = left.shape[3], groups / left.shape[1]
+    walk = zip(_chunks(groups, left, right), _chunks(groups, to_left, to_right), strict=True)
+    for (chunk, (ours, theirs)), (_, (to_ours, to_theirs)) in walk:
+        for disparity in range(min(disparities, width)):
+            seen = grad[:, chunk, disparity, :, disparity:].unsqueeze(2)
+            to_ours[..., disparity:].addcmul_(seen, theirs[..., : width - disparity], value=scale)
+            to_theirs[..., : width - disparity].addcmul_(seen, ours[..., disparity:], value=scale)
+    return to_left, to_right
 
 
 def _chunks(groups: int, left: Tensor, right: Tensor) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:

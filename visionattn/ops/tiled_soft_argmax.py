@@ -40,11 +40,19 @@ def tiled_soft_argmax(
     """
     logits = at_least_float32(logits)
     with without_autocast(logits.device):
-        matrices = [
-            interpolation_matrix(extent, size, logits, align_corners=align_corners)
-            for extent, size in zip(logits.shape[1:], (max_disparity, height, width), strict=True)
-        ]
+        matrices = interpolation_matrices(logits, (max_disparity, height, width), align_corners=align_corners)
         return _Tiled.apply(logits, *matrices)
+
+
+def interpolation_matrices(
+    logits: Tensor, size: tuple[int, int, int], *, align_corners: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of planes, rows and columns: from logits [B, D, H, W] to an answer of this size."""
+    planes, rows, columns = (
+        interpolation_matrix(extent, points, logits, align_corners=align_corners)
+        for extent, points in zip(logits.shape[1:], size, strict=True)
+    )
+    return planes, rows, columns
 
 
 def interpolation_matrix(extent: int, size: int, like: Tensor, *, align_corners: bool) -> Tensor:
@@ -58,35 +66,52 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        wide = logits @ columns.mT  # [B, D, h, W]
-        out = wide.new_empty(len(wide), len(rows), len(columns))
-        normalizer = torch.empty_like(out)
-        moments = torch.stack([torch.ones_like(planes[:, 0]), torch.arange(len(planes)).to(planes)])
-        for tile, coarse, weights in _tiles(rows, len(planes) * len(columns)):
-            for image, answer, logsum in zip(wide, out, normalizer, strict=True):
-                costs = planes @ (weights @ image[:, coarse]).flatten(1)  # [planes, rows * W]
-                largest = costs.amax(0)
-                total, weighted = moments @ _exponentials(costs, largest)
-                answer[tile] = (weighted / total).view(-1, len(columns))
-                logsum[tile] = largest.add_(total.log_()).view(-1, len(columns))
+        out, normalizer = expectations(logits, planes, rows, columns)
         ctx.save_for_backward(logits, planes, rows, columns, out, normalizer)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, planes, rows, columns, out, normalizer = ctx.saved_tensors
-        wide = logits @ columns.mT
-        grad_wide = torch.zeros_like(wide)
-        disparities = torch.arange(len(planes)).to(planes)[:, None]
-        for tile, coarse, weights in _tiles(rows, len(planes) * len(columns)):
-            for index, image in enumerate(wide):
-                costs = planes @ (weights @ image[:, coarse]).flatten(1)
-                shares = _exponentials(costs, normalizer[index, tile].flatten())
-                shares *= disparities - out[index, tile].flatten()
-                grad_rows = (planes.mT @ shares) * grad[index, tile].flatten()
-                grad_wide[index, :, coarse] += weights.mT @ grad_rows.view(len(image), -1, len(columns))
-        return grad_wide @ columns, None, None, None
+        return expectation_gradient(grad, *ctx.saved_tensors), None, None, None
+
+
+def expectations(logits: Tensor, planes: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The answer [B, H, W], and the logarithms of the sums of exponentials [B, H, W].
+
+    Args:
+        logits: [B, D, h, w].
+        planes, rows, columns: as `interpolation_matrices` has them.
+    """
+    wide = logits @ columns.mT  # [B, D, h, W]
+    out = wide.new_empty(len(wide), len(rows), len(columns))
+    normalizer = torch.empty_like(out)
+    moments = torch.stack([torch.ones_like(planes[:, 0]), torch.arange(len(planes)).to(planes)])
+    for tile, coarse, weights in _tiles(rows, len(planes) * len(columns)):
+        for image, answer, logsum in zip(wide, out, normalizer, strict=True):
+            costs = planes @ (weights @ image[:, coarse]).flatten(1)  # [planes, rows * W]
+            largest = costs.amax(0)
+            total, weighted = moments @ _exponentials(costs, largest)
+            answer[tile] = (weighted / total).view(-1, len(columns))
+            logsum[tile] = largest.add_(total.log_()).view(-1, len(columns))
+    return out, normalizer
+
+
+def expectation_gradient(
+    grad: Tensor, logits: Tensor, planes: Tensor, rows: Tensor, columns: Tensor, out: Tensor, normalizer: Tensor
+) -> Tensor:
+    """The gradient of the logits from that of the answer."""
+    wide = logits @ columns.mT
+    grad_wide = torch.zeros_like(wide)
+    disparities = torch.arange(len(planes)).to(planes)[:, None]
+    for tile, coarse, weights in _tiles(rows, len(planes) * len(columns)):
+        for index, image in enumerate(wide):
+            costs = planes @ (weights @ image[:, coarse]).flatten(1)
+            shares = _exponentials(costs, normalizer[index, tile].flatten())
+            shares *= disparities - out[index, tile].flatten()
+            grad_rows = (planes.mT @ shares) * grad[index, tile].flatten()
+            grad_wide[index, :, coarse] += weights.mT @ grad_rows.view(len(image), -1, len(columns))
+    return grad_wide @ columns
 
 
 def _exponentials(costs: Tensor, largest: Tensor) -> Tensor:

@@ -6,6 +6,9 @@
 - On the CPU volumes are channels last in memory, and so is what the convolutions behind make of them, the transposed
   ones too (`ops/doubling_convolution.py`); that to a single channel is a matrix product (`ops/score_convolution.py`).
 
+Where a kernel serves (`ops/kernels/dispatch.py`), it does the first three instead, also in half precision, under
+autocast and in `torch.compile`.
+
 Each form has the parameters of the plain one, its values and its gradients.
 """
 
@@ -15,11 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from visionattn.attention.shortcut import is_ordinary, kernels_allowed, runs_eagerly
-from visionattn.ops.concatenation_convolution import concatenation_convolution
-from visionattn.ops.cost_volume import concatenation_volume, group_correlation_volume
+from visionattn.ops.concatenation_convolution import concatenation_convolution, concatenation_parts
+from visionattn.ops.cost_volume import check_groups, concatenation_volume, group_correlation_volume
 from visionattn.ops.disparity_regression import upsampled_soft_argmax
 from visionattn.ops.doubling_convolution import doubling_convolution
 from visionattn.ops.group_correlation import walked_group_correlation
+from visionattn.ops.kernels.assembled_convolution import assembled_convolution_op, takes_assembly
+from visionattn.ops.kernels.group_correlation import group_correlation_op, takes_correlation
+from visionattn.ops.kernels.upsampled_soft_argmax import takes_regression, upsampled_soft_argmax_op
 from visionattn.ops.score_convolution import score_convolution
 from visionattn.ops.tiled_soft_argmax import tiled_soft_argmax
 
@@ -53,11 +59,16 @@ class VolumeConvolution(nn.Conv3d):
     def forward(self, parts: tuple[Tensor | None, Tensor, Tensor]) -> Tensor:  # type: ignore[override]  # not the volume
         """[B, outputs, D, H, W] of (other costs [B, costs, D, H, W] or None, left [B, channels, H, W], right)."""
         costs, left, right = parts
-        if not shortens(left) or self.disparities < 3:
+        kernel = self.disparities > 2 and takes_assembly((left, right), self.out_channels, self.disparities)
+        if not (kernel or shortens(left)) or self.disparities < 3:
             volume = concatenation_volume(left, right, self.disparities)
             return super().forward(volume if costs is None else torch.cat([costs, volume], dim=1))
         of_costs, of_maps = self.weight.split([self.costs, self.in_channels - self.costs], dim=1)
-        out = concatenation_convolution(left, right, of_maps, self.disparities)
+        if kernel:
+            left, right = (t.contiguous(memory_format=torch.channels_last) for t in (left, right))
+            out = assembled_convolution_op(*concatenation_parts(left, right, of_maps, self.disparities))
+        else:
+            out = concatenation_convolution(left, right, of_maps, self.disparities)
         return out if costs is None else out + nn.functional.conv3d(costs, of_costs, padding=1)
 
 
@@ -91,7 +102,10 @@ def image_layout(image: Tensor) -> Tensor:
 
 
 def correlation_volume(left: Tensor, right: Tensor, disparities: int, groups: int) -> Tensor:
-    """`group_correlation_volume`, walked where `shortens` allows it."""
+    """`group_correlation_volume`, by a kernel where one serves, walked where `shortens` allows it."""
+    check_groups(left, right, disparities, groups)
+    if takes_correlation(left, right, disparities, groups):
+        return group_correlation_op(left, right, disparities, groups)
     if not shortens(left):
         return group_correlation_volume(left, right, disparities, groups)
     volume = walked_group_correlation(left, right, disparities, groups)
@@ -99,6 +113,9 @@ def correlation_volume(left: Tensor, right: Tensor, disparities: int, groups: in
 
 
 def full_disparity(costs: Tensor, max_disparity: int, height: int, width: int, *, align_corners: bool) -> Tensor:
-    """`upsampled_soft_argmax` of costs [B, 1, D, H, W], in tiles where `shortens` allows it."""
+    """`upsampled_soft_argmax` of costs [B, 1, D, H, W], by a kernel where one serves, in tiles as `shortens` allows."""
+    logits = costs.squeeze(1)
+    if takes_regression(logits, max_disparity, height, width):
+        return upsampled_soft_argmax_op(logits, max_disparity, height, width, align_corners)[0]
     regress = tiled_soft_argmax if shortens(costs) else upsampled_soft_argmax
-    return regress(costs.squeeze(1), max_disparity, height, width, align_corners=align_corners)
+    return regress(logits, max_disparity, height, width, align_corners=align_corners)

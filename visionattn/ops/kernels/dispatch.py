@@ -8,7 +8,9 @@ why at level DEBUG. Triton is imported when the first kernel is launched, never 
 from __future__ import annotations
 
 import logging
+import math
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -26,13 +28,29 @@ class Served(NamedTuple):
     key_width: int  # channels per head of q and k
     value_width: int  # of v
     features: int = 0  # random features, where there are any
+    positions: int = 0  # of a window, where there are windows
 
 
 TABLE = {
     "efficient_attention": Served(key_width=128, value_width=512),
     "feature_attention": Served(key_width=128, value_width=128, features=512),
+    "window_attention": Served(key_width=64, value_width=64, positions=256),
 }
 """What the kernels serve, on CUDA devices of `CAPABILITY` or more, in `DTYPES`."""
+
+
+class ServedVolume(NamedTuple):
+    """The largest case of a kernel of stereo matching; a volume of one image has fewer than 2**31 elements."""
+
+    growth: int = 1  # of an extent, where the answer is finer than what goes in
+
+
+VOLUMES = {
+    "group_correlation": ServedVolume(),
+    "assembled_convolution": ServedVolume(),
+    "upsampled_soft_argmax": ServedVolume(growth=8),
+}
+"""As `TABLE`, of the kernels that take maps and volumes."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)
@@ -54,10 +72,12 @@ def asked_for(t: Tensor) -> bool:
 
 def serves(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, features: int = 0) -> bool:
     """Whether the kernel of this name takes the case; where not, the log says why."""
-    reason = why_not(name, q, k, v, mask, features=features)
-    if reason is not None and not torch.compiler.is_compiling():
-        log.debug("%s: the plain form, because %s", name, reason)
-    return reason is None
+    return nothing_against(name, why_not(name, q, k, v, mask, features=features))
+
+
+def serves_windows(qkv: Tensor, mask: Tensor | None, window: Sequence[int]) -> bool:
+    """As `serves`, for window attention; the arguments are those of the op."""
+    return nothing_against("window_attention", why_not_windows(qkv, mask, window))
 
 
 def why_not(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, features: int = 0) -> str | None:
@@ -69,7 +89,60 @@ def why_not(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = No
         features: the number of random features, where there are any.
     """
     tensors = (q, k, v) if mask is None else (q, k, v, mask)
-    return _unready(q.device) or _unusual(tensors) or _unlike(tensors) or _too_large(TABLE[name], tensors, features)
+    return (
+        _unready(q.device)
+        or _unusual(tensors)
+        or _unlike((q, k, v), tensors)
+        or _too_large(TABLE[name], tensors, features)
+    )
+
+
+def serves_volume(
+    name: str, tensors: tuple[Tensor, ...], *, elements: int = 0, extents: tuple[tuple[int, int], ...] = ()
+) -> bool:
+    """Whether the kernel of this name takes these maps and volumes; where not, the log says why."""
+    return nothing_against(name, why_not_volume(name, tensors, elements=elements, extents=extents))
+
+
+def why_not_volume(
+    name: str, tensors: tuple[Tensor, ...], *, elements: int = 0, extents: tuple[tuple[int, int], ...] = ()
+) -> str | None:
+    """Why the kernel of this name does not take the case; None if it does.
+
+    Args:
+        name: a key of `VOLUMES`.
+        tensors: what goes in, [B, ...].
+        elements: of one image's answer.
+        extents: how many points of a grid become how many finer ones, for each of its axes.
+    """
+    return (
+        _unready(tensors[0].device)
+        or _unusual(tensors)
+        or _unlike(tensors, tensors)
+        or _too_large_volume(VOLUMES[name], tensors, elements, extents)
+    )
+
+
+def why_not_windows(qkv: Tensor, mask: Tensor | None, window: Sequence[int]) -> str | None:
+    """As `why_not`, for window attention.
+
+    Args:
+        qkv: [B, H, W, 3, heads, D].
+        mask: as the op takes it.
+        window: of both axes.
+    """
+    # As the others see it, [B, heads, H, W, D].
+    q, k, v = qkv.permute(0, 4, 3, 1, 2, 5).unbind(2)
+    positions, most = math.prod(window), TABLE["window_attention"].positions
+    too_many = f"a window of {positions} positions is above {most}" if positions > most else None
+    return why_not("window_attention", q, k, v, mask) or too_many
+
+
+def nothing_against(name: str, reason: str | None) -> bool:
+    """True without a reason against the kernel of this name; a reason goes to the log."""
+    if reason is not None and not torch.compiler.is_compiling():
+        log.debug("%s: the plain form, because %s", name, reason)
+    return reason is None
 
 
 def on_device_of(t: Tensor) -> AbstractContextManager[object]:
@@ -90,13 +163,14 @@ def _unready(device: torch.device) -> str | None:
     return None if (properties.major, properties.minor) >= CAPABILITY else f"compute capability is below {CAPABILITY}"
 
 
-def _unlike(tensors: tuple[Tensor, ...]) -> str | None:
-    q, k, v, *_ = tensors
-    if not (q.dtype == k.dtype == v.dtype):
-        return f"q, k and v differ in dtype: {q.dtype}, {k.dtype}, {v.dtype}"
-    if q.dtype not in DTYPES:
-        return f"{q.dtype} is not served"
-    return None if all(t.device == q.device for t in tensors) else "the tensors are on several devices"
+def _unlike(numbers: tuple[Tensor, ...], tensors: tuple[Tensor, ...]) -> str | None:
+    """What is wrong with the dtype of the numbers, or with the device of all tensors."""
+    first = numbers[0]
+    if any(t.dtype != first.dtype for t in numbers):
+        return f"the tensors differ in dtype: {', '.join(str(t.dtype) for t in numbers)}"
+    if first.dtype not in DTYPES:
+        return f"{first.dtype} is not served"
+    return None if all(t.device == first.device for t in tensors) else "the tensors are on several devices"
 
 
 def _too_large(served: Served, tensors: tuple[Tensor, ...], features: int) -> str | None:
@@ -114,9 +188,23 @@ def _too_large(served: Served, tensors: tuple[Tensor, ...], features: int) -> st
     return None
 
 
-def _span(t: Tensor) -> int:
+def _too_large_volume(
+    served: ServedVolume, tensors: tuple[Tensor, ...], elements: int, extents: tuple[tuple[int, int], ...]
+) -> str | None:
+    if any(t.numel() == 0 for t in tensors):
+        return "there are no elements"
+    for coarse, fine in extents:
+        if not coarse <= fine <= served.growth * coarse:
+            return f"{coarse} points of an axis become {fine}, not 1 to {served.growth} times as many"
+    if elements > _MOST_ELEMENTS or any(_span(t, 1) > _MOST_ELEMENTS for t in tensors):
+        return "an image spans 2**31 elements of memory or more"
+    return None
+
+
+def _span(t: Tensor, start: int = 2) -> int:
     """How far apart, in elements, one image's (and head's) first and last element lie: int32 must hold it."""
-    return sum((size - 1) * stride for size, stride in zip(t.shape[-2:], t.stride()[-2:], strict=True))
+    first = min(start, t.dim() - 1)
+    return sum((size - 1) * stride for size, stride in zip(t.shape[first:], t.stride()[first:], strict=True))
 
 
 def _unusual(tensors: tuple[Tensor, ...]) -> str | None:

@@ -1,4 +1,4 @@
-"""The memory order of an op's answer: that of its queries, so that what follows copies nothing."""
+"""The memory order of an op's answer, that of its queries or channels last: what follows then copies nothing."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def empty_answer(q: Tensor, v: Tensor) -> Tensor:
     if q.stride(1) < q.stride(2):
         return v.new_empty(batch, tokens, heads, width).transpose(1, 2)
     return v.new_empty(batch, heads, tokens, width)
+
+
+def empty_volume(like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised volume [B, C, D, H, W] with its channels last in memory, in the dtype of `like`."""
+    batch, channels, *grid = shape
+    return like.new_empty(batch, *grid, channels).movedim(-1, 1)
