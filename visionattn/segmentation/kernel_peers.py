@@ -27,7 +27,9 @@ class MmsegWindowAttention(nn.Module):
                 parameter.copy_(ours.get_parameter(name))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x.flatten(1, 2), tuple(x.shape[1:3])).view_as(x)
+        half = x.dtype in (torch.float16, torch.bfloat16)  # its mask is float32 whatever the map
+        with torch.autocast(x.device.type, x.dtype if half else None, enabled=half):
+            return self.attention(x.flatten(1, 2), tuple(x.shape[1:3])).view_as(x)
 
 
 def non_local(channels: int) -> nn.Module:

@@ -146,6 +146,37 @@ def test_what_is_not_equal_is_refused(clock: Clock, planted: Callable[..., Tenso
     assert lines[0].startswith("product, small, float32: refused, wrong errs by")
 
 
+class Rounded(torch.nn.Module):
+    """The product with half of bfloat16's digits; of float32 with all."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * b if a.dtype == torch.float32 else a * b + 0.2 * a.detach().abs()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_others_may_keep_fewer_digits_in_half_precision(clock: Clock, own: bool) -> None:
+    def inputs(images: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return tuple(normal(images, 3, 5, generator=generator, dtype=torch.bfloat16) for _ in range(2))
+
+    forms = [Form("ours", Function(product), own=True), Form("rounded", Rounded(), own=own)]
+    case = Case("product", "half", 2, torch.bfloat16, inputs, lambda device: forms, smallest=True)
+    report = benchmark(Plan({"product": Family("", lambda kind: [case])}), instruments=clock.instruments)
+    assert bool(report["refused"]) == own
+    assert len(report["rows"]) == (0 if own else 2)
+
+
+def test_a_peer_that_does_not_run_is_left_out(clock: Clock) -> None:
+    def fails(a: Tensor, b: Tensor) -> Tensor:
+        raise RuntimeError("expected scalar type Float but found BFloat16\nmore")
+
+    forms = [Form("ours", clock.spends(1.0, product), own=True), Form("typed", Function(fails))]
+    report = benchmark(Plan({"product": family(forms)}, quick=True), instruments=clock.instruments)
+    assert report["refused"] == {}
+    for row in report["rows"]:
+        assert list(row["forms"]) == ["ours"]
+        assert row["left_out"] == {"typed": "expected scalar type Float but found BFloat16"}
+
+
 def test_our_form_alone_is_switched_on(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, set[str | None]] = {"ours": set(), "eager": set()}
 

@@ -102,9 +102,9 @@ def _linear_forms(device: torch.device, *, tokens: int, width: int) -> list[Form
 
 
 def _favor_forms(device: torch.device, *, tokens: int, width: int) -> list[Form]:
-    features = torch.randn(_FEATURES, width, generator=torch.Generator().manual_seed(3))
-    module = _Favor(features).to(device)
-    return [*_on_device(module, device), *_softmax(device, tokens)]
+    features = torch.randn(_FEATURES, width, generator=torch.Generator().manual_seed(3)).to(device)
+    module = _Favor(features)
+    return [*_on_device(module, device), Form("published", _PublishedFavor(features)), *_softmax(device, tokens)]
 
 
 def _on_device(module: nn.Module, device: torch.device) -> list[Form]:
@@ -128,6 +128,22 @@ class _Favor(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return favor_attention(q, k, v, self.projection)
+
+
+class _PublishedFavor(_Favor):
+    """In the steps of the published code: features, normalisers, context, product."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        queries, keys = self.features(q, (-1,)), self.features(k, (-1, -2))
+        normalisers = 1 / torch.einsum("bhnr,bhr->bhn", queries, keys.sum(2))
+        context = torch.einsum("bhnr,bhne->bhre", keys, v)
+        return torch.einsum("bhnr,bhre,bhn->bhne", queries, context, normalisers)
+
+    def features(self, x: Tensor, largest_over: tuple[int, ...]) -> Tensor:
+        x = x * x.shape[-1] ** -0.25
+        along = x @ self.projection.to(x.dtype).mT
+        exponents = along - x.square().sum(-1, keepdim=True) / 2 - along.detach().amax(largest_over, keepdim=True)
+        return len(self.projection) ** -0.5 * (exponents.exp() + 1e-4)
 
 
 def _published_loop(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from visionattn.analysis.kernel_bench.bandwidth import (
     size_of,
 )
 from visionattn.analysis.kernel_bench.case import Case, Family, Form
-from visionattn.analysis.kernel_bench.equality import mistakes
+from visionattn.analysis.kernel_bench.equality import compared
 from visionattn.analysis.machine import checkout_commit, describe_machine
 from visionattn.version import __version__
 
@@ -130,9 +130,11 @@ def _measured(
         torch.compiler.reset()
         forms.append(Form(COMPILED, torch.compile(forms[0].module, dynamic=False)))  # type: ignore[arg-type]
     with noted() as why_plain:
-        errors, complaints = mistakes(case, forms, device)
-    if complaints:
-        return [], complaints
+        verdict = compared(case, forms, device)
+    if verdict.complaints:
+        return [], verdict.complaints
+    missing |= verdict.failed
+    forms = [form for form in forms if form.name not in verdict.failed]
     generator = torch.Generator(device).manual_seed(1)
     first = case.inputs(case.batch, generator)
     count = rotation(size_of(first), cache_bytes(device))
@@ -146,7 +148,7 @@ def _measured(
         figures, failed = _timed(forms, sets, grad, plan, read, training=training)
         for name, figure in figures.items():
             figure["share"] = floor / rate / (figure["ms"] / 1e3)
-            figure["error"] = errors.get(name)
+            figure["error"] = verdict.errors.get(name)
         rows.append(
             {
                 "case": case.family,
