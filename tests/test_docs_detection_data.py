@@ -20,7 +20,7 @@ ROWS = re.findall(r"^\| `(\w+)(\(.*?\))?` \|", TEXT, re.MULTILINE)
 
 def test_every_data_set_has_an_example_and_a_row() -> None:
     names = {cls.__name__ for cls in (CocoDetection, *CocoDetection.__subclasses__())}
-    assert {example["type"] for example in EXAMPLES} == {f"visionattn.{name}" for name in names}
+    assert {example.get("dataset", example)["type"] for example in EXAMPLES} == {f"visionattn.{name}" for name in names}
     assert {name for name, options in ROWS if not options} == names
 
 
@@ -29,7 +29,9 @@ def test_an_example_is_built(number: int, tmp_path: Path) -> None:
     example = EXAMPLES[number]
     for step in example.get("pipeline", ()):
         TRANSFORMS.build(step)
-    dataset = DATASETS.build({**example, "data_root": str(tmp_path / "missing"), "lazy_init": True})
+    place = {"data_root": str(tmp_path / "missing"), "lazy_init": True}
+    inner = {"dataset": {**example["dataset"], **place}, "lazy_init": True} if "dataset" in example else place
+    dataset = DATASETS.build({**example, **inner})
     if not example["type"].endswith("MadeUpCoco"):  # which would be written
         with pytest.raises(FileNotFoundError, match="missing"):
             dataset.full_init()

@@ -45,21 +45,27 @@ def raw_image(masks: bool) -> dict[str, Any]:
     return raw
 
 
+def leaf(dataset: Any) -> Any:
+    """What a wrapper such as ClassBalancedDataset holds."""
+    return leaf(dataset.dataset) if "dataset" in dataset else dataset
+
+
 def shrunk(config: Config) -> Config:
     """The config with a small input and narrow layers: its recipe's own would cost minutes."""
     for split in ("train", "val", "test"):
-        for step in config[f"{split}_dataloader"].dataset.pipeline:
+        for step in leaf(config[f"{split}_dataloader"].dataset).pipeline:
             for transform in step.get("transforms", ()):
                 if "scales" in transform:
                     transform["scales"] = [(max(96, long // 12), short // 12) for long, short in transform["scales"]]
     backbone, head = config.model.backbone, config.model.head
+    head.num_classes = min(head.num_classes, 80)
     if backbone.type.endswith("TimmBackbone"):
         backbone.timm_options = {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}
     else:
         backbone.embed_dim, backbone.depths, backbone.num_heads = 16, (1, 1, 1, 1), (1, 1, 2, 2)
     config.model.neck.out_channels = 64  # group norms of 32 groups take no map of one cell and as many channels
     if head.type.endswith("RCNNHead"):
-        head.rpn, head.box = {"post_nms": (40, 40)}, {"width": 32, "min_score": 0.0}
+        head.rpn, head.box = {"post_nms": (40, 40)}, {"width": 32, "min_score": 0.0, "detections": 100}
         if head.get("mask") is not None:
             head.mask = {"convs": (16,), "width": 16}
     return config
@@ -75,14 +81,14 @@ def test_model_runs_on_what_the_pipelines_make(path: Path) -> None:
     refuse_unknown(config)
     config = shrunk(config)
     masks = config.model.head.get("mask") is not None
-    assert config.train_dataloader.dataset.get("with_masks", False) == masks
+    assert leaf(config.train_dataloader.dataset).get("with_masks", False) == masks
     assert ("segm" in config.val_evaluator.iou_types) == masks
     assert config.default_scope == "mmengine"
     with DefaultScope.overwrite_default_scope(config.default_scope):
         assert DATASETS.get(config.train_dataloader.dataset.type) is not None
         torch.manual_seed(0)
         model = MODELS.build(config.model)
-        packed = [Compose(config.train_dataloader.dataset.pipeline)(raw_image(masks)) for _ in range(2)]
+        packed = [Compose(leaf(config.train_dataloader.dataset).pipeline)(raw_image(masks)) for _ in range(2)]
         data = {key: [item[key] for item in packed] for key in packed[0]}
         losses = model(**model.data_preprocessor(data, training=True), mode="loss")
         assert set(losses) == set(model.head.loss_names)
@@ -108,6 +114,21 @@ def test_published_recipes(path: Path) -> None:
     assert (11.5 if "-1x_" in path.stem else 35.5) < epochs < (12.5 if "-1x_" in path.stem else 37.5)
     assert config.model.head.num_classes == 80
     assert config.train_cfg.max_iters % config.default_hooks.checkpoint.interval == 0
+
+
+def test_the_recipe_on_lvis() -> None:
+    """As detectron2's LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x."""
+    config = load_config("detection/mask_rcnn_r50-fpn_8xb2-180k_lvis-v1")
+    assert (config.model.head.num_classes, config.model.head.box) == (1203, {"min_score": 1e-4, "detections": 300})
+    assert (config.train_dataloader.dataset.type, config.train_dataloader.dataset.oversample_thr) == (
+        "ClassBalancedDataset", 1e-3,
+    )  # fmt: skip
+    assert (config.train_cfg.max_iters, config.param_scheduler[1].milestones) == (180000, [120000, 160000])
+    assert config.val_evaluator.type == config.test_evaluator.type == "visionattn.LvisMetric"
+    assert config.default_hooks.checkpoint.save_best == "lvis/segm_AP"
+    plain = load_config("detection/mask_rcnn_r50-fpn_8xb2-1x_coco")
+    assert leaf(config.train_dataloader.dataset).pipeline == plain.train_dataloader.dataset.pipeline
+    assert config.optim_wrapper == plain.optim_wrapper
 
 
 def test_swins_weights_are_decayed_but_for_those_it_names() -> None:

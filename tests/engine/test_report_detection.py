@@ -139,3 +139,21 @@ def test_a_segmentation_run_has_its_confusion(tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
     np.save(tmp_path / "evaluation" / "confusion_matrix.npy", np.eye(30, dtype=np.int64))
     assert [path.name for path in write_plots(tmp_path, tmp_path / "plots")] == ["confusion.png"]
+
+
+def test_figures_of_lvis(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "evaluation" / "coco.json"
+    content = json.loads(path.read_text())
+    content["bbox"] |= {"APr": 0.0625, "APc": -1.0, "APf": 0.5, "AR300": 0.75}
+    for one in content["bbox"]["classes"]:
+        one["AR300"] = one.pop("AR100")
+    path.write_text(json.dumps(content))
+    (tmp_path / "evaluation" / "confusion_boxes.npy").unlink()
+    text = write_report(tmp_path).read_text()
+    figures = rows_behind(text, "<h2>Boxes</h2>")[0]
+    assert figures[6:9] == ["0.062", "-", "0.500"]
+    assert "or of so rare a class" in text
+    assert "AR300" in text
+    assert "0.812" in text  # a class's, of 300 detections
+    assert "Confusions" not in text

@@ -9,6 +9,7 @@ from visionattn.detection.batches import AspectRatioBatches
 from visionattn.detection.coco import CocoDetection
 from visionattn.detection.dense_heads import FCOSHead, RetinaNetHead
 from visionattn.detection.detector import Detector
+from visionattn.detection.lvis_metric import LvisMetric
 from visionattn.detection.made_up import MadeUpCoco
 from visionattn.detection.metric import CocoMetric
 from visionattn.detection.packing import DetectionSample, PackDetection
@@ -26,6 +27,7 @@ __all__ = [
     "DetectionSample",
     "Detector",
     "FCOSHead",
+    "LvisMetric",
     "MadeUpCoco",
     "PackDetection",
     "RCNNHead",

@@ -37,8 +37,8 @@ class CocoDetection(BaseDataset):
     `image` uint8 [H, W, 3] RGB, `boxes` float32 [N, 4] (left, top, right, bottom, cut off at the border), `labels`
     int64 [N], `crowd` bool [N], `masks` uint8 [N, H, W] if asked for, `image_id`, `file`, `ori_shape`.
 
-    metainfo: `classes` in the order of the labels, `category_ids` (the json's id of each), `ann_file`. In a
-    ConcatDataset of several files, `ignore_keys=["ann_file"]`.
+    metainfo: `classes` in the order of the labels, `category_ids` (the json's id of each), `ann_file`, `federated`
+    (the json says what `LvisMetric` needs). In a ConcatDataset of several files, `ignore_keys=["ann_file"]`.
 
     Args:
         data_root: the folder that `ann_file` and `image_dir` are relative to.
@@ -115,6 +115,7 @@ class CocoDetection(BaseDataset):
             "classes": tuple(found.categories[category] for category in by_label),
             "category_ids": tuple(by_label),
             "ann_file": self.ann_file,
+            "federated": found.federated,
         }
         infos = [
             self._info(image, found.annotations.get(image_id, []), order) for image_id, image in found.images.items()
@@ -172,6 +173,11 @@ class CocoDetection(BaseDataset):
             info["segmentations"] = [one.get("segmentation") for one in kept]
             info["annotation_ids"] = [one.get("id") for one in kept]
         return info
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of the single objects of an image, by which mmengine's ClassBalancedDataset repeats rare classes."""
+        info = self.get_data_info(idx)
+        return sorted(set(info["labels"][~info["crowd"]].tolist()))
 
     def raw(self, index: int) -> dict[str, Any]:
         """What the pipeline gets of one image.

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from visionattn.detection.lvis_json import contradictions, federated_lack, unknown_categories
+
 
 @dataclass
 class CocoJson:
@@ -23,9 +25,11 @@ class CocoJson:
         images: by id, in the file's order.
         categories: id -> name, in the order of the ids.
         annotations: image id -> its annotations, without those of `problems`.
-        problems: (kind, line) of each entry that means nothing: "category", "image", "box", "duplicate".
+        problems: (kind, line) of each entry that means nothing: "category", "image", "box", "duplicate", "federated".
         bad_images: ids of the images whose entries or annotations are among `problems`.
         degenerate: a line for each box that has no area inside its image; it stays in `annotations`.
+        federated: it says what LVIS's metric needs, see `lvis_json`.
+        contradictions: a line for each category that is said not to be in an image, and is annotated there.
     """
 
     path: str
@@ -35,6 +39,8 @@ class CocoJson:
     problems: list[tuple[str, str]] = field(default_factory=list)
     bad_images: set[int] = field(default_factory=set)
     degenerate: list[str] = field(default_factory=list)
+    federated: bool = False
+    contradictions: list[str] = field(default_factory=list)
 
 
 def read_coco(path: str | Path) -> CocoJson:
@@ -89,6 +95,13 @@ def collected(content: Any, path: str) -> CocoJson:
         found.annotations[annotation["image_id"]].append(annotation)
         if not inside(annotation, found.images[annotation["image_id"]]):
             found.degenerate.append(box_line(annotation, found.images[annotation["image_id"]]))
+    found.federated = federated_lack(content) is None
+    for image_id, image in found.images.items():
+        unknown = unknown_categories(image, found.categories)
+        if unknown:
+            found.problems += [("federated", line) for line in unknown]
+            found.bad_images.add(image_id)
+        found.contradictions += contradictions(image, found.annotations.get(image_id, ()))
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,19 +19,19 @@ IoUType = Literal["bbox", "segm"]
 Tool = Literal["faster_coco_eval", "pycocotools"]
 
 _HALF, _THREE_QUARTERS = 0, 5  # of the ten overlaps 0.5, 0.55, ... 0.95
-_AREAS = {"s": 1, "m": 2, "l": 3}  # behind all sizes
+AREAS = {"s": 1, "m": 2, "l": 3}  # behind all sizes
 
 
 @dataclass(frozen=True)
 class CocoScores:
-    """What COCO's evaluation says of a data set.
+    """What COCO's or LVIS's evaluation says of a data set.
 
     Attributes:
-        figures: of `FIGURES`, 0 to 1; -1 where the truth has no object of that size.
+        figures: of `FIGURES`, 0 to 1; -1 where the truth has no object of that size. LVIS's are `LVIS_FIGURES`.
         classes: category id -> "AP", "AP50", "AR100" (nan without an object) and "objects" in the truth, crowds left
-            out.
-        precision: [10 overlaps from 0.5 to 0.95, 101 recalls from 0 to 1, classes], all sizes, 100 detections an image;
-            -1 for a class without objects; classes as in `classes`.
+            out. LVIS's have "AR300".
+        precision: [10 overlaps from 0.5 to 0.95, 101 recalls from 0 to 1, classes], all sizes, 100 detections of a
+            class an image, LVIS's 300 of all; -1 for a class without objects; classes as in `classes`.
     """
 
     figures: dict[str, float]
@@ -64,17 +64,18 @@ def coco_scores(
     Raises:
         ValueError: results of an image that the truth does not have.
     """
-    truth = _completed(truth)
+    truth = completed(truth)
     image_ids = sorted(image["id"] for image in truth["images"]) if image_ids is None else sorted(set(image_ids))
     category_ids = [kind["id"] for kind in truth["categories"]] if category_ids is None else list(category_ids)
     category_ids = sorted(set(category_ids))  # as both tools order them
     unknown = {result["image_id"] for result in results} - {image["id"] for image in truth["images"]}
     if unknown:
         raise ValueError(f"results of image {min(unknown)}, which the truth does not have")
-    objects = _objects(truth, image_ids)
+    objects = number_of_objects(truth, image_ids)
     if not results:  # which pycocotools does not take
         classes = {
-            kind: _class_scores(np.zeros((10, 101)), np.zeros(10), objects.get(kind, 0)) for kind in category_ids
+            kind: class_scores(np.zeros((10, 101)), np.zeros(10), objects.get(kind, 0), "AR100")
+            for kind in category_ids
         }
         empty = np.zeros((10, 101, len(category_ids)))
         return CocoScores(dict.fromkeys(FIGURES, 0.0), {} if class_agnostic else classes, empty)
@@ -85,7 +86,7 @@ def coco_scores(
     classes = {}
     for index, kind in enumerate(() if class_agnostic else category_ids):
         of_class = precision[:, :, index, 0, -1], recall[:, index, 0, -1]
-        classes[kind] = _class_scores(*of_class, objects.get(kind, 0))
+        classes[kind] = class_scores(*of_class, objects.get(kind, 0), "AR100")
     return CocoScores(_figures(precision, recall), classes, precision[:, :, :, 0, -1])
 
 
@@ -104,7 +105,7 @@ def _evaluated(
         from faster_coco_eval import COCO, COCOeval_faster
 
         known = COCO(truth)
-        made = COCOeval_faster(known, known.loadRes(_copied(results)), iou_type, print_function=_silent)
+        made = COCOeval_faster(known, known.loadRes(copied(results)), iou_type, print_function=silent)
     elif tool == "pycocotools":
         from pycocotools.coco import COCO as ReferenceCOCO
         from pycocotools.cocoeval import COCOeval
@@ -113,7 +114,7 @@ def _evaluated(
             reference = ReferenceCOCO()
             reference.dataset = truth
             reference.createIndex()
-            made = COCOeval(reference, reference.loadRes(_copied(results)), iou_type)
+            made = COCOeval(reference, reference.loadRes(copied(results)), iou_type)
     else:
         raise ValueError(f"tool={tool!r} must be 'faster_coco_eval' or 'pycocotools'")
     made.params.imgIds, made.params.catIds = image_ids, category_ids
@@ -125,7 +126,7 @@ def _evaluated(
     return arrays
 
 
-def _completed(truth: Mapping[str, Any]) -> dict[str, Any]:
+def completed(truth: Mapping[str, Any]) -> dict[str, Any]:
     """A copy that both tools take and may write into; an annotation with the id 0 counts as not found in both."""
     annotations = []
     for number, annotation in enumerate(truth["annotations"], 1):
@@ -136,12 +137,12 @@ def _completed(truth: Mapping[str, Any]) -> dict[str, Any]:
     return {"info": {}, **truth, "annotations": annotations}
 
 
-def _copied(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def copied(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The tools write into what they are given."""
     return [dict(result) for result in results]
 
 
-def _objects(truth: Mapping[str, Any], image_ids: Sequence[int]) -> dict[int, int]:
+def number_of_objects(truth: Mapping[str, Any], image_ids: Sequence[int]) -> dict[int, int]:
     """How many objects of each class count."""
     counted = set(image_ids)
     objects: dict[int, int] = {}
@@ -153,29 +154,33 @@ def _objects(truth: Mapping[str, Any], image_ids: Sequence[int]) -> dict[int, in
 
 def _figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
     """The twelve, in COCO's order."""
-    by_size = {f"AP{size}": _mean(precision[:, :, :, area, -1]) for size, area in _AREAS.items()}
-    recalls = {f"AR{number}": _mean(recall[:, :, 0, index]) for index, number in enumerate((1, 10, 100))}
+    by_size = {f"AP{size}": mean_of_defined(precision[:, :, :, area, -1]) for size, area in AREAS.items()}
+    recalls = {f"AR{number}": mean_of_defined(recall[:, :, 0, index]) for index, number in enumerate((1, 10, 100))}
     return {
-        "AP": _mean(precision[:, :, :, 0, -1]),
-        "AP50": _mean(precision[_HALF, :, :, 0, -1]),
-        "AP75": _mean(precision[_THREE_QUARTERS, :, :, 0, -1]),
+        "AP": mean_of_defined(precision[:, :, :, 0, -1]),
+        "AP50": mean_of_defined(precision[_HALF, :, :, 0, -1]),
+        "AP75": mean_of_defined(precision[_THREE_QUARTERS, :, :, 0, -1]),
         **by_size,
         **recalls,
-        **{f"AR{size}": _mean(recall[:, :, area, -1]) for size, area in _AREAS.items()},
+        **{f"AR{size}": mean_of_defined(recall[:, :, area, -1]) for size, area in AREAS.items()},
     }
 
 
-def _class_scores(precision: np.ndarray, recall: np.ndarray, objects: int) -> dict[str, float]:
+def class_scores(precision: np.ndarray, recall: np.ndarray, objects: int, recall_name: str) -> dict[str, float]:
     """Of one class, from its precision [10, 101] and recall [10]."""
-    values = {"AP": _mean(precision), "AP50": _mean(precision[_HALF]), "AR100": _mean(recall)}
+    values = {
+        "AP": mean_of_defined(precision),
+        "AP50": mean_of_defined(precision[_HALF]),
+        recall_name: mean_of_defined(recall),
+    }
     return {name: value if objects else float("nan") for name, value in values.items()} | {"objects": objects}
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of_defined(values: np.ndarray) -> float:
     """Over what is defined; -1, COCO's mark, where nothing is."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else -1.0
 
 
-def _silent(*lines: object) -> None:
+def silent(*lines: object) -> None:
     """Where faster-coco-eval's progress goes."""

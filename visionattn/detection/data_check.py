@@ -22,6 +22,7 @@ _KINDS = {
     "image": ("names an image that the json does not have", "add the image, or take the annotation out"),
     "box": ("has a bbox that is not [x, y, width, height]", "correct these annotations"),
     "duplicate": ("stands in the json twice", "give every image and annotation an id of its own"),
+    "federated": ("names a category that the json does not have", "correct neg_ and not_exhaustive_category_ids"),
 }
 _FILES = {
     "missing": ("is missing", "put the images there, or take them out of the json; look at image_dir"),
@@ -99,7 +100,16 @@ def _json_findings(found: CocoJson) -> list[Finding]:
     cases: dict[str, list[str]] = {}
     for kind, line in found.problems:
         cases.setdefault(kind, []).append(line)
-    findings = [_finding(kind, lines, "annotation", *_KINDS[kind]) for kind, lines in cases.items()]
+    findings = [
+        _finding(kind, lines, "list" if kind == "federated" else "annotation", *_KINDS[kind])
+        for kind, lines in cases.items()
+    ]
+    if found.contradictions:
+        message = _number(found.contradictions, "class")
+        message += f" {'is' if len(found.contradictions) == 1 else 'are'} said not to be in an image that shows it"
+        findings.append(
+            Finding("warning", "federated", message, tuple(found.contradictions), "correct neg_category_ids")
+        )
     flat: list[str] = []
     outside: list[str] = []
     beyond: list[str] = []
@@ -133,7 +143,7 @@ def _finding(kind: str, cases: Sequence[str], noun: str, message: str, advice: s
 
 
 def _number(cases: Sequence[str], noun: str) -> str:
-    many = {"box": "boxes"}.get(noun, f"{noun}s")
+    many = {"box": "boxes", "class": "classes"}.get(noun, f"{noun}s")
     return f"{len(cases):,} {noun if len(cases) == 1 else many}"
 
 

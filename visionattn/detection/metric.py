@@ -56,6 +56,7 @@ class CocoMetric(BaseMetric):
     """
 
     scores: dict[IoUType, CocoScores]
+    figure_names: tuple[str, ...] = FIGURES
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class CocoMetric(BaseMetric):
         self.tool: Tool = tool
         self.out = out  # a Runner puts its own folder where there is None
         self.scores = {}
-        self.printed = tuple(f"{kind}_{name}" for kind in self.iou_types for name in FIGURES[2:])
+        self.printed = tuple(f"{kind}_{name}" for kind in self.iou_types for name in self.figure_names[2:])
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keeps each image's results, masks as RLE.
@@ -116,7 +117,7 @@ class CocoMetric(BaseMetric):
                 f"{len(by_image)} images were evaluated of a data set of {size}; evaluate each once, by its own "
                 'image_id: sampler=dict(type="DefaultSampler", shuffle=False)'
             )
-        names = [f"{kind}_{name}" for kind in self.iou_types for name in FIGURES]
+        names = [f"{kind}_{name}" for kind in self.iou_types for name in self.figure_names]
         values = torch.full((len(names),), float("nan"), dtype=torch.float64)
         if is_main_process():
             figures = self.compute_metrics([by_image[image_id] for image_id in sorted(by_image)])
@@ -133,17 +134,22 @@ class CocoMetric(BaseMetric):
         rows = {kind: result_rows(results, kind, categories) for kind in self.iou_types}
         self.scores = {}
         if "annotations" in truth:
+            for kind in (kind for kind, some in rows.items() if not some):
+                nothing = f"nothing was found in {len(results):,} images: every {kind} figure is 0"
+                print_log(nothing, logger="current", level=logging.WARNING)
             image_ids = [result["image_id"] for result in results]
             self.scores = {kind: self._scored(truth, some, kind, image_ids, categories) for kind, some in rows.items()}
         else:
             print_log("the truth has no annotations: results are written, and no figure", logger="current")
         for kind, scores in self.scores.items():
-            print_log(f"{kind} by class\n{class_table(scores, names)}", logger="current")
+            if scores.classes:
+                print_log(f"{kind} by class\n{class_table(scores, names)}", logger="current")
             print_log(figures_line(kind, scores), logger="current")
         if self.out is not None:
             self._write(Path(self.out), rows, len(results), names)
-            if self.scores:
-                np.save(Path(self.out) / "confusion_boxes.npy", confusion_counts(truth, results, categories))
+            confusions = self._confusions(truth, results, categories) if self.scores else None
+            if confusions is not None:
+                np.save(Path(self.out) / "confusion_boxes.npy", confusions)
         by_kind = self.scores.items()
         return {f"{kind}_{name}": value for kind, scores in by_kind for name, value in scores.figures.items()}
 
@@ -155,9 +161,6 @@ class CocoMetric(BaseMetric):
         image_ids: list[int],
         categories: list[int],
     ) -> CocoScores:
-        if not rows:
-            nothing = f"nothing was found in {len(image_ids):,} images: every {kind} figure is 0"
-            print_log(nothing, logger="current", level=logging.WARNING)
         return coco_scores(
             truth,
             rows,
@@ -167,6 +170,11 @@ class CocoMetric(BaseMetric):
             class_agnostic=self.class_agnostic,
             tool=self.tool,
         )
+
+    def _confusions(
+        self, truth: Mapping[str, Any], results: list[dict[str, Any]], categories: list[int]
+    ) -> np.ndarray | None:
+        return confusion_counts(truth, results, categories)
 
     def _truth(self) -> Mapping[str, Any]:
         meta = self.dataset_meta or {}

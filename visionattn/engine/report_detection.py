@@ -16,10 +16,13 @@ from visionattn.visualization.page import Html, bar, details, element, joined, s
 from visionattn.visualization.palette import class_palette, complete_palette
 
 KINDS = {"bbox": "boxes", "segm": "masks"}
-OF_SECTION = tuple(f"{kind}_{name}" for kind in KINDS for name in ("APs", "APm", "APl", "AR"))
+OF_SECTION = tuple(f"{kind}_{name}" for kind in KINDS for name in ("APs", "APm", "APl", "APr", "APc", "APf", "AR"))
 """How the names of figures begin that stand in this section alone."""
 
-_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_FIGURES = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
+    *("AR1", "AR10", "AR100", "AR300", "ARs", "ARm", "ARl"),
+)
 OVERLAPS = {0: "0.5", 5: "0.75", 8: "0.9"}
 """Places of the overlaps that curves are drawn of."""
 
@@ -63,9 +66,8 @@ def detection_sections(record: RunRecord) -> list[Html]:
 def _kind(evaluation: Mapping[str, Any], precision: NDArray[Any] | None, images: int) -> list[Html]:
     names = [name for name in _FIGURES if name in evaluation]
     figures = table(names, [[_written(evaluation[name]) for name in names]], numeric=range(len(names)))
-    note = (
-        f"From 0 to 1, of {images:,} images; - where no object is of that size (s, m, l: area to 32², to 96², above)."
-    )
+    note = f"From 0 to 1, of {images:,} images; - where no object is of that size (s, m, l: area to 32², to 96², above)"
+    note += ", or of so rare a class (r, c, f: in 1 to 10, to 100, in more training images)." if "APr" in names else "."
     content = [figures, element("p", note, class_="note")]
     classes = evaluation.get("classes") or []
     if precision is not None:
@@ -102,13 +104,14 @@ def classes_with_objects(precision: NDArray[Any]) -> list[int]:
 def _class_table(classes: Sequence[Mapping[str, Any]]) -> Html:
     """A row for each class that has objects."""
     colours = complete_palette(None, len(classes))
+    recall = next((name for name in classes[0] if name.startswith("AR")), "AR100")  # LVIS counts 300 of an image
     rows: list[list[object]] = []
     for one, colour in zip(classes, colours, strict=True):
         if one.get("objects"):
             name = joined((swatch(colour), one["name"]))
-            scores = [_written(one.get(score)) for score in ("AP", "AP50", "AR100")]
+            scores = [_written(one.get(score)) for score in ("AP", "AP50", recall)]
             rows.append([name, scores[0], bar(one.get("AP") or 0, colour), *scores[1:], f"{one['objects']:,}"])
-    shown = table(["class", "AP", "", "AP50", "AR100", "objects"], rows, numeric=(1, 3, 4, 5))
+    shown = table(["class", "AP", "", "AP50", recall, "objects"], rows, numeric=(1, 3, 4, 5))
     if len(rows) > _MOST_ROWS:
         shown = details(f"all {len(rows):,} classes", shown)
     without = [str(one["name"]) for one in classes if not one.get("objects")]
