@@ -38,6 +38,7 @@ class Form(NamedTuple):
     call: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
     learned: tuple[nn.Parameter, ...] = ()
+    passes: tuple[bool, ...] = (False, True)  # with a backward or without
 
 
 def main() -> None:
@@ -45,9 +46,7 @@ def main() -> None:
     torch.manual_seed(0)
     rows = []
     for form in forms():
-        for training in (False, True):
-            if form.module is mlp and training != (form.number == "_CHUNK_BYTES" or not mlp._HAS_FUSED):
-                continue  # the other number counts
+        for training in form.passes:
             taken = getattr(form.module, form.number)
             runs = {
                 str(factor): partial(step, form, max(1, int(factor * taken)), training=training) for factor in FACTORS
@@ -79,10 +78,13 @@ def forms() -> list[Form]:
         found.append(Form(name, window_groups, "_POSITIONS", mixer, (x,), tuple(mixer.parameters())))
     for tokens, channels in ((128 * 128, 96), (64 * 64, 192)):
         perceptron = Mlp(channels, 4 * channels)
-        for number in ("_CHUNK_BYTES", "_FUSED_CHUNK_BYTES"):
-            x = torch.randn(1, tokens, channels)
-            name = f"perceptron, {tokens} tokens, C{channels}"
-            found.append(Form(name, mlp, number, perceptron, (x,), tuple(perceptron.parameters())))
+        x, learned = torch.randn(1, tokens, channels), tuple(perceptron.parameters())
+        name = f"perceptron, {tokens} tokens, C{channels}"
+        fused = mlp._HAS_FUSED  # then another number counts where no backward follows
+        if fused:
+            found.append(Form(name, mlp, "_FUSED_CHUNK_BYTES", perceptron, (x,), learned, (False,)))
+        passes = (True,) if fused else (False, True)
+        found.append(Form(name, mlp, "_CHUNK_BYTES", perceptron, (x,), learned, passes))
     maps = torch.randn(1, 320, 32, 64), torch.randn(1, 320, 32, 64)
     correlate = partial(group_correlation.walked_group_correlation, disparities=24, groups=40)
     found.append(Form("group correlation, 32x64, D24", group_correlation, "_CHUNK_BYTES", correlate, maps))
