@@ -13,16 +13,15 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionattn.attention.base import Claims, ContextQKVAttention, QKVAttention
 from visionattn.attention.shortcut import (
     ResidualMixer,
     is_inactive_dropout,
-    is_ordinary,
-    kernels_allowed,
     plain_weights,
     runs_eagerly,
+    takes_shortcuts,
     unobserved,
 )
 from visionattn.ops.efficient_attention import (
@@ -92,7 +91,7 @@ class EfficientAttention(ContextQKVAttention, ResidualMixer):
     def add_to(self, residual: Tokens, x: Tokens, scale: Tensor | None = None, mask: Tensor | None = None) -> Tokens:
         """One walk over the map where `folds` allows it and nothing observes self; otherwise calls self."""
         self.check_map(x, mask)
-        weights = folding_weights(self, x, mask=mask) if unobserved(self) and residual.dtype == x.dtype else None
+        weights = folding_weights(self, x, None, mask, self) if residual.dtype == x.dtype else None
         if weights is not None:
             return self._fold(x, weights, residual, None if scale is None else scale.to(x.dtype))
         mixed = self(x, mask=mask).to(residual.dtype)
@@ -103,16 +102,15 @@ class EfficientAttention(ContextQKVAttention, ResidualMixer):
         return _attend_in_order(self, x, context, mask) if weights is None else self._fold(x, weights)
 
     def _fold(self, x: Tensor, weights: Weights, residual: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
-        tokens = x.flatten(1, -2)
         return folded_efficient_attention(
-            tokens,
+            x,
             weights,
             num_heads=self.num_heads,
             key_dim=self.key_dim,
             temperature=self.temperature,
-            residual=tokens if residual is x else None if residual is None else residual.flatten(1, -2),
+            residual=residual,
             scale=scale,
-        ).reshape(x.shape)
+        )
 
 
 def folds(mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> bool:
@@ -121,7 +119,11 @@ def folds(mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, m
 
 
 def folding_weights(
-    mixer: EfficientAttention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    mixer: EfficientAttention,
+    x: Tensor,
+    context: Tensor | None = None,
+    mask: Tensor | None = None,
+    *passed_over: nn.Module,
 ) -> Weights | None:
     """What `EfficientAttention` needs of its layers for the folded form of this call; None where that may not be taken.
 
@@ -131,32 +133,29 @@ def folding_weights(
     - eager mode: no autocast, torch.compile, export, tracing, torch.func transform or forward-mode derivative;
     - the mixer is exactly EfficientAttention (a subclass may look at values or weights) and normalises its queries;
     - qkv and proj are exactly nn.Linear, without hooks, parametrisations or wrappers, and proj_drop does nothing;
+    - nothing observes the modules `passed_over`, which are not called either;
     - at least `FEWEST_TOKENS` tokens, and no more multiplications than the plain form.
     """
     if context is not None or mask is not None or type(mixer) is not EfficientAttention or "attend" in vars(mixer):
         return None
-    qkv, proj, proj_drop = mixer.qkv, mixer.proj, mixer.proj_drop
+    layers = mixer._modules  # the table itself: each attribute of a module costs a Python call
+    qkv, proj, proj_drop = layers["qkv"], layers["proj"], layers["proj_drop"]
     if not (
-        x.is_cpu
-        and x.dtype in (torch.float32, torch.float64)
-        and mixer.normalize_queries
-        and _pays(mixer, math.prod(x.shape[1:-1]))
-        and kernels_allowed()
-        and runs_eagerly()
-        and is_ordinary(x)
+        mixer.normalize_queries
+        and _pays(math.prod(x.shape[1:-1]), mixer.dim, mixer.key_dim, mixer.value_dim, mixer.num_heads)
+        and takes_shortcuts(x)
         and is_inactive_dropout(proj_drop)
-        and unobserved(qkv, proj, proj_drop)
+        and unobserved(qkv, proj, proj_drop, *passed_over)
     ):
         return None
     before, after = plain_weights(qkv, x.dtype), plain_weights(proj, x.dtype)
     return None if before is None or after is None else Weights(*before, *after)
 
 
-def _pays(mixer: EfficientAttention, tokens: int) -> bool:
+def _pays(tokens: int, dim: int, key: int, value: int, heads: int) -> bool:
     """Multiplications for one image: the folded form does not grow with value_dim, but folds value_dim once."""
-    dim, key, value = mixer.dim, mixer.key_dim, mixer.value_dim
-    plain = tokens * (2 * dim * (key + value) + 2 * key * value // mixer.num_heads)
-    folded = tokens * 4 * dim * key + 2 * dim * key * value // mixer.num_heads
+    plain = tokens * (2 * dim * (key + value) + 2 * key * value // heads)
+    folded = tokens * 4 * dim * key + 2 * dim * key * value // heads
     return tokens >= FEWEST_TOKENS and folded <= plain
 
 

@@ -18,6 +18,10 @@ from visionattn.ops.kernels.dispatch import kernels_allowed as kernels_allowed  
 from visionattn.typing import Tokens
 
 _ORDINARY = (Tensor, nn.Parameter)
+_DTYPES = (torch.float32, torch.float64)
+_is_compiling, _tracing_state = torch.compiler.is_compiling, torch._C._get_tracing_state
+_is_autocast_enabled = torch.is_autocast_enabled
+_are_functorch_transforms_active = torch._C._are_functorch_transforms_active  # what autograd.Function.apply itself asks
 
 
 class ResidualMixer(TokenMixer):
@@ -39,16 +43,35 @@ class ResidualMixer(TokenMixer):
 
 def runs_eagerly() -> bool:
     """Nothing compiles, exports or traces what is being computed."""
-    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None
+    return not _is_compiling() and _tracing_state() is None
 
 
 def is_ordinary(x: Tensor) -> bool:
     """x is no subclass of Tensor, and no torch.func transform, forward-mode derivative or autocast is at work."""
     return (
         type(x) in _ORDINARY
-        and not torch.is_autocast_enabled("cpu" if x.is_cpu else x.device.type)
-        and not torch._C._are_functorch_transforms_active()  # what autograd.Function.apply itself asks
+        and not _is_autocast_enabled("cpu" if x.is_cpu else x.device.type)
+        and not _are_functorch_transforms_active()
         and forward_ad._current_level < 0
+    )
+
+
+def takes_shortcuts(x: Tensor) -> bool:
+    """Whether a shortcut on the CPU may be taken for x at all.
+
+    Float32 or float64, `runs_eagerly`, `is_ordinary` and `kernels_allowed` in one function: after a product of matrices
+    has filled the caches, every call of another function costs several microseconds.
+    """
+    return (
+        x.is_cpu
+        and x.dtype in _DTYPES
+        and type(x) in _ORDINARY
+        and not _is_compiling()
+        and _tracing_state() is None
+        and not _is_autocast_enabled("cpu")
+        and not _are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and kernels_allowed()
     )
 
 

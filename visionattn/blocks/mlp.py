@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from visionattn.attention.shortcut import (
     is_inactive_dropout,
-    is_ordinary,
-    kernels_allowed,
     plain_weights,
-    runs_eagerly,
+    takes_shortcuts,
     unobserved,
 )
 from visionattn.ops.mlp import gelu_mlp
@@ -63,15 +60,11 @@ def chunked_weights(mlp: Mlp, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor,
     """
     fc1, act, fc2, drop = mlp.fc1, mlp.act, mlp.fc2, mlp.drop
     if not (
-        runs_eagerly()
-        and x.is_cpu
-        and x.dtype in (torch.float32, torch.float64)
+        takes_shortcuts(x)
         and type(fc1) is nn.Linear
         and x.numel() // x.shape[-1] * fc1.out_features * x.element_size() > FEWEST_HIDDEN_BYTES
         and type(act) is nn.GELU
         and act.approximate == "none"
-        and kernels_allowed()
-        and is_ordinary(x)
         and is_inactive_dropout(drop)
         and unobserved(fc1, act, fc2, drop)
     ):

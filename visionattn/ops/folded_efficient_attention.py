@@ -14,6 +14,8 @@ Not valid when anything acts between V and the projection, or between qkv or pro
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,8 +26,11 @@ from visionattn.ops.folded_whole_map import FoldedWholeMap, Options, Weights, fo
 _CACHED_BYTES = 10 * 2**20
 """Up to this much of X, Q and K, whole maps are as fast as chunks or faster (measured for 64 and 256 channels)."""
 
-_FEW_BYTES = 2**20
-"""Up to this much of X, Q, K and V of several heads, calls cost more than arithmetic (measured for 64 channels)."""
+_FEW_BYTES = 3 * 2**20
+"""Up to this much of X, Q, K and V, calls cost more than traffic (measured for 32 to 128 channels) ..."""
+
+_FEW_MULTIPLICATIONS = 2**22
+"""... and, up to this many, more than what the plain equations multiply beyond the folded ones."""
 
 
 def folded_efficient_attention(
@@ -44,25 +49,36 @@ def folded_efficient_attention(
     so that nothing of the size of the map is stored but the answer.
 
     Args:
-        x: [B, N, C] float32 or float64 on the CPU, N >= 1, of any strides; fast where tokens (channels last) or
+        x: [B, *grid, C] float32 or float64 on the CPU, not empty, of any strides; fast where tokens (channels last) or
             channels (channels first) are contiguous.
         weights: of the layers: queries, keys and values [2 * key_dim + value_dim, C], projection [C, value_dim].
         num_heads: divides key_dim and value_dim.
         key_dim: width of the queries and of the keys over all heads.
         temperature: divides queries and keys before their softmax.
-        residual: [B, N, C], added at the end; x itself is best.
+        residual: [B, *grid, C], added at the end; x itself is best.
         scale: [C], multiplies the mixer's output.
     Returns:
-        [B, N, C] in the memory order of x.
+        [B, *grid, C] in the memory order of x.
     """
+    shape = x.shape
+    batch, *grid, channels = shape
+    tokens = math.prod(grid)
+    sequence = (batch, tokens, channels)
     adds_x = residual is x
-    residual = None if adds_x else residual
+    x = x.reshape(sequence)
+    residual = None if adds_x or residual is None else residual.reshape(sequence)
     options = Options(num_heads, key_dim, temperature, adds_x)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, scale, *weights)):
-        return FoldedWholeMap.apply(options, x, residual, scale, *weights)
-    _, tokens, channels = x.shape
-    if num_heads > 2 and tokens * (channels + len(weights.qkv)) * x.element_size() <= _FEW_BYTES:
-        return forward_small_map(options, x, residual, scale, weights)
-    if tokens * (channels + 2 * key_dim) * x.element_size() <= _CACHED_BYTES:
-        return forward_whole_map(options, x, residual, scale, weights)
-    return forward_in_chunks(options, x, residual, scale, weights)
+        return FoldedWholeMap.apply(options, x, residual, scale, *weights).view(shape)
+    rows = len(weights.qkv)
+    beyond_folded = 2 * (channels * (rows - 3 * key_dim) + key_dim * (rows - 2 * key_dim) // num_heads)
+    if (
+        batch * tokens * (channels + rows) * x.element_size() <= _FEW_BYTES
+        and batch * tokens * beyond_folded <= _FEW_MULTIPLICATIONS
+    ):
+        form = forward_small_map
+    elif tokens * (channels + 2 * key_dim) * x.element_size() <= _CACHED_BYTES:
+        form = forward_whole_map
+    else:
+        form = forward_in_chunks
+    return form(options, x, residual, scale, weights).view(shape)

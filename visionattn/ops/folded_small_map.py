@@ -1,7 +1,8 @@
-"""Folded efficient attention of maps so small that calls cost more than arithmetic; forward only.
+"""Efficient attention of maps so small that calls cost more than arithmetic; forward only.
 
-The algebra is that of `folded_efficient_attention`, except that V is computed after all: by head, V and V P^T take
-fewer calls than X P^T. One flat function on torch's own softmax, whose every extra call would be felt.
+Not folded but the plain equations, in as few calls as they take. The bias of the keys cancels and is left out; that of
+the values goes through the attention unchanged and joins the output's. Heads are views that join the batch, and the
+residual is added by the last product of matrices.
 """
 
 from __future__ import annotations
@@ -15,24 +16,27 @@ from visionattn.ops.folded_whole_map import Options, Weights, in_order_of
 def forward_small_map(
     options: Options, x: Tensor, residual: Tensor | None, scale: Tensor | None, weights: Weights
 ) -> Tensor:
-    """As `forward_whole_map`; heads join the batch, which for one image takes no copy."""
+    """As `forward_whole_map`."""
     heads, dim, temperature, adds_x = options
-    batch, tokens, channels = x.shape
-    weight, bias, maps = weights.qkv.expand(batch, -1, -1), weights.qkv_bias, x.mT
-    projected = torch.bmm(weight, maps) if bias is None else torch.baddbmm(bias[:, None], weight, maps)
+    batch, tokens, _ = x.shape
+    widths, maps = [dim, dim, len(weights.qkv) - 2 * dim], x.mT
+    to_queries, to_keys, to_values = weights.qkv.expand(batch, -1, -1).split(widths, 1)
+    keys, values = torch.bmm(to_keys, maps), torch.bmm(to_values, maps)
+    output, constant = weights.proj, weights.proj_bias
+    if weights.qkv_bias is None:
+        queries = torch.bmm(to_queries, maps)
+    else:
+        query_bias, _, value_bias = weights.qkv_bias.split(widths)
+        queries = torch.baddbmm(query_bias[:, None], to_queries, maps)
+        constant = torch.mv(output, value_bias) if constant is None else torch.addmv(constant, output, value_bias)
     if temperature != 1.0:
-        projected[:, : 2 * dim] /= temperature
-    queries, keys, values = (
-        part.reshape(batch * heads, -1, tokens)
-        for part in torch.split(projected, [dim, dim, projected.shape[1] - 2 * dim], dim=1)
-    )
-    context = torch.bmm(values, keys.softmax(2).mT)  # [B * heads, e, d]
-    output = weights.proj.view(channels, heads, -1).transpose(0, 1)  # [heads, C, e]
-    if batch > 1:
-        output = output.repeat(batch, 1, 1)
-    mixing = torch.bmm(output, context).view(batch, heads, channels, -1).transpose(1, 2).reshape(batch, channels, dim)
-    if weights.proj_bias is not None:
-        mixing.add_(weights.proj_bias[:, None], alpha=1 / heads)
+        queries /= temperature
+        keys /= temperature
+    by_head = (batch * heads, -1, tokens)
+    context = torch.bmm(values.view(by_head), keys.view(by_head).softmax(2).mT)  # [B * heads, e, d]
+    attended = torch.bmm(context, queries.view(by_head).softmax(1)).view(batch, -1, tokens)
     if scale is not None:
-        mixing *= scale[:, None]
-    return in_order_of(x, x if adds_x else residual, mixing, queries.softmax(1).view(batch, dim, tokens))
+        output = output * scale[:, None]
+        constant = None if constant is None else constant * scale
+    out = in_order_of(x, x if adds_x else residual, output.expand(batch, -1, -1), attended)
+    return out if constant is None else out.add_(constant)

@@ -58,11 +58,14 @@ _MOST_ELEMENTS = 2**31 - 1
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _TRITON_INSTALLED = find_spec("triton") is not None
 _ORDINARY = (Tensor, torch.nn.Parameter)
+# os.environ answers "not there" by two exceptions, which small maps feel; its own table, where it has one, does not.
+_VARIABLES = getattr(os.environ, "_data", os.environ)
+_SWITCH = os.environ.encodekey("VISIONATTN_KERNELS") if _VARIABLES is not os.environ else "VISIONATTN_KERNELS"
 
 
 def kernels_allowed() -> bool:
     """False if the environment says VISIONATTN_KERNELS=off: then everything runs in its plain form."""
-    return "VISIONATTN_KERNELS" not in os.environ or os.environ["VISIONATTN_KERNELS"].strip().lower() != "off"
+    return _SWITCH not in _VARIABLES or os.environ["VISIONATTN_KERNELS"].strip().lower() != "off"
 
 
 def asked_for(t: Tensor) -> bool:
