@@ -44,6 +44,10 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tol: float = 1e-12) 
         assert error <= tol, f"{name}: {error:.1e}"
 
 
+FORMS = ((2**40, 2**40), (0, 2**40), (0, 0))
+"""Largest small map and largest whole map, in bytes, so that the three forms without a backward are taken in turn."""
+
+
 def assert_all_forms_agree(
     mixer: EfficientAttention, x: Tensor, monkeypatch: pytest.MonkeyPatch, tol: float = 1e-12
 ) -> None:
@@ -52,9 +56,9 @@ def assert_all_forms_agree(
     monkeypatch.setattr(efficient, "_pays", lambda *_: True)
     assert folds(mixer, x)
     trained, evaluated = outputs_and_gradients(mixer, mixer, x), []
-    for few_bytes, cached_bytes in ((2**40, 2**40), (0, 2**40), (0, 0)):
-        monkeypatch.setattr(folded_op, "_FEW_BYTES", few_bytes)
-        monkeypatch.setattr(folded_op, "_CACHED_BYTES", cached_bytes)
+    for small, cached in FORMS:
+        monkeypatch.setattr(folded_op, "_FEW_BYTES", small)
+        monkeypatch.setattr(folded_op, "_CACHED_BYTES", cached)
         with torch.no_grad():
             evaluated.append(mixer(x))
     monkeypatch.setenv("VISIONATTN_KERNELS", "off")
@@ -137,8 +141,17 @@ def test_the_block_agrees_with_residual_and_scale(
     x = torch.randn((2, 7, 9, 12) if channels_last else (2, 12, 7, 9), dtype=torch.float64)
     folded = outputs_and_gradients(block, block, x)
     assert norm or folded["out"].is_contiguous()  # a LayerNorm answers channels last, and the output follows it
+    evaluated = []
+    for small, cached in FORMS:
+        monkeypatch.setattr(folded_op, "_FEW_BYTES", small)
+        monkeypatch.setattr(folded_op, "_CACHED_BYTES", cached)
+        with torch.no_grad():
+            evaluated.append(block(x))
     monkeypatch.setenv("VISIONATTN_KERNELS", "off")
-    assert_same(folded, outputs_and_gradients(block, block, x))
+    plain = outputs_and_gradients(block, block, x)
+    assert_same(folded, plain)
+    for out in evaluated:
+        assert_same({"out": out}, {"out": plain["out"]})
 
 
 def test_output_of_a_channels_first_map_is_channels_first(monkeypatch: pytest.MonkeyPatch) -> None:
