@@ -13,6 +13,7 @@ from mmengine.dataset import Compose
 
 from visionattn.data.images import IMAGE_SUFFIXES
 from visionattn.engine.config import import_scope, load_config
+from visionattn.engine.object_inference import ObjectPredictor
 from visionattn.engine.pair_inference import Pair, PairPredictor, expand_pairs
 from visionattn.engine.trained_model import TrainedModel
 from visionattn.registry import DATASETS, MODELS
@@ -34,6 +35,9 @@ def predict(
         samples = visionattn.predict("quickstart/stereo", "iter_1000.pth", ("left.png", "right.png"))
         disparity = samples[0].predicted  # [H, W], pixels of the left image
 
+        samples = visionattn.predict("quickstart/detection", "iter_400.pth", "street.jpg")
+        boxes = samples[0].predicted.boxes  # [N, 4], left, top, right, bottom in pixels of the image
+
     Args:
         config: a path, a config's name, or a Config.
         checkpoint: read with the allow-list of `visionattn.weights`.
@@ -41,8 +45,8 @@ def predict(
             pair (left, right), or a list of pairs, of files, arrays or folders with files of equal names.
         device: the accelerator if there is one, else the CPU.
     Returns:
-        One data sample an image or pair, as the model's `predict` mode gives it (mmseg's SegDataSample, StereoSample),
-        without logits: those of a thousand images fill any memory. `Predictor` has them.
+        One data sample an image or pair, as the model's `predict` mode gives it (mmseg's SegDataSample, StereoSample,
+        DetectionSample), without logits: those of a thousand images fill any memory. `Predictor` has them.
     Raises:
         FileNotFoundError: config, checkpoint or image.
         ValueError: the checkpoint is another model's; there is no image; the images of a pair differ in size.
@@ -52,6 +56,9 @@ def predict(
         pairs = expand_pairs(inputs)
         match = PairPredictor(config, checkpoint, device)
         return [match(left, right).cpu() for left, right in pairs]
+    if finds_objects(config):
+        find = ObjectPredictor(config, checkpoint, device)
+        return [find(image).cpu() for image in expand_inputs(inputs)]  # type: ignore[arg-type]
     predictor = Predictor(config, checkpoint, device)
     samples = []
     for image in expand_inputs(inputs):  # type: ignore[arg-type]
@@ -66,10 +73,21 @@ def takes_pairs(config: Config) -> bool:
     """Whether the config's model predicts on pairs of images."""
     from visionattn.stereo.matcher import StereoMatcher
 
+    return _model_is(config, StereoMatcher)
+
+
+def finds_objects(config: Config) -> bool:
+    """Whether the config's model is a detector."""
+    from visionattn.detection.detector import Detector
+
+    return _model_is(config, Detector)
+
+
+def _model_is(config: Config, base: type) -> bool:
     import_scope(config)
     kind = (config.get("model") or {}).get("type")
     model = MODELS.get(kind) if isinstance(kind, str) else kind
-    return isinstance(model, type) and issubclass(model, StereoMatcher)
+    return isinstance(model, type) and issubclass(model, base)
 
 
 class Predictor:
