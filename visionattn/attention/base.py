@@ -187,24 +187,26 @@ class QKVAttention(TokenMixer):
     def _attend_map(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """Projects, attends, merges the heads; mask belongs to the keys."""
         grid: Grid = tuple(x.shape[1:-1])
+        mask = None if mask is None else mask.flatten(1)
         if context is None:
-            kv_grid = grid
-            # One split, not three slices: its backward is one concatenation instead of three maps of zeros, added up.
-            widths = [self.key_dim, self.key_dim, self.value_dim]
-            q, k, v = torch.split(self._project(x.flatten(1, -2)), widths, dim=-1)
+            out = self._attend_joined(self._project(x.flatten(1, -2)), grid, mask)
         else:
-            kv_grid = tuple(context.shape[1:-1])
             q, k, v = self._project_two(x.flatten(1, -2), context.flatten(1, -2))
-        out = self.attend(
-            self._split_heads(q),
-            self._split_heads(k),
-            self._split_heads(v),
-            grid,
-            kv_grid,
-            None if mask is None else mask.flatten(1),
-        )
-        out = out.transpose(1, 2).flatten(2)  # [B, N, value_dim]
+            out = self._attend_tokens(q, k, v, grid, tuple(context.shape[1:-1]), mask)
         return self.proj_drop(self.proj(out)).reshape(x.shape)
+
+    def _attend_joined(self, qkv: Tensor, grid: Grid, mask: Tensor | None) -> Tensor:
+        """The attended values [B, N, value_dim] of q, k and v side by side, as `_project` gives them."""
+        # One split, not three slices: its backward is one concatenation instead of three maps of zeros, added up.
+        q, k, v = torch.split(qkv, [self.key_dim, self.key_dim, self.value_dim], dim=-1)
+        return self._attend_tokens(q, k, v, grid, grid, mask)
+
+    def _attend_tokens(
+        self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None
+    ) -> Tensor:
+        """The attended values [B, N, value_dim] of tokens whose heads lie side by side."""
+        out = self.attend(self._split_heads(q), self._split_heads(k), self._split_heads(v), q_grid, kv_grid, mask)
+        return out.transpose(1, 2).flatten(2)
 
     def _project(self, tokens: Tensor) -> Tensor:
         """q, k and v side by side, [B, N, 2 * key_dim + value_dim]."""

@@ -29,6 +29,8 @@ from visionattn.attention.shortcut import (
     runs_eagerly,
     unobserved,
 )
+from visionattn.ops.kernels.dispatch import asked_for, nothing_against, serves_windows
+from visionattn.ops.kernels.window_attention import window_attention_op
 from visionattn.ops.window import (
     WindowLayout,
     hidden_pairs,
@@ -124,6 +126,7 @@ class WindowAttention(QKVAttention, ResidualMixer):
         self._kept_layout = _Kept[WindowLayout]()
         self._kept_groups = _Kept[list[WindowGroup]]()
         self._kept_bias = _Kept[tuple[Tensor | None, list[Tensor]]]()
+        self._kept_table = _Kept[tuple[Tensor | None, list[Tensor]]]()
         self._kept_group_biases = _Kept[tuple[tuple[Tensor, list[Tensor]], list[Tensor]]]()
 
     def check_map(self, x: Tensor, mask: Tensor | None, name: str = "x") -> None:
@@ -163,12 +166,61 @@ class WindowAttention(QKVAttention, ResidualMixer):
         # Averaging hooks exchange weights through `.data` before they switch the mode; no version counter tells of it.
         self._kept_bias.clear()
         self._kept_group_biases.clear()
+        self._kept_table.clear()
         super().train(mode)
         return self
 
     def _attend_map(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         projections = walked_projections(self, x, context, mask)
         return super()._attend_map(x, context, mask) if projections is None else self._walk(x, projections)
+
+    def _attend_joined(self, qkv: Tensor, grid: Grid, mask: Tensor | None) -> Tensor:
+        """One op, straight from the projected map, where its kernel serves."""
+        if asked_for(qkv) and nothing_against("window_attention", self._beyond_kernel()):
+            parts = torch.unflatten(torch.unflatten(qkv, 1, grid), -1, (3, self.num_heads, -1))
+            if serves_windows(parts, mask, self.window):
+                answer = window_attention_op(
+                    parts,
+                    self._while_the_bias_stands(self._kept_table, (qkv.device,), self._bias_table),
+                    self._padded_keys_and_values(),
+                    self._cosine_scale(),
+                    mask,
+                    self.window,
+                    self._shift_on(grid),
+                    self.mask_padding,
+                    self.shift_before_padding,
+                )[0]
+                return answer.flatten(3).flatten(1, 2)
+        return super()._attend_joined(qkv, grid, mask)
+
+    def _beyond_kernel(self) -> str | None:
+        """What about this module a kernel cannot follow."""
+        if not self._is_published() or "attend" in vars(self):
+            return "attend is not that of a published class"
+        if len(self.window) != 2:
+            return f"windows have {len(self.window)} axes, not two"
+        if self.key_dim != self.value_dim:
+            return f"keys are {self.key_dim} wide, values {self.value_dim}"
+        if self.attn_drop and self.training:
+            return "attention weights are dropped"
+        return None
+
+    def _is_published(self) -> bool:
+        """No subclass, which may look at queries or weights."""
+        return type(self) is WindowAttention
+
+    def _padded_keys_and_values(self) -> Tensor | None:
+        """[2, heads, d], as projected, where padding is seen; None if that is zeros."""
+        bias = None if self.mask_padding else self._joined_bias()
+        return None if bias is None else bias[self.key_dim :].view(2, self.num_heads, -1)
+
+    def _joined_bias(self) -> Tensor | None:
+        """The bias of q, k and v side by side."""
+        return self.qkv.bias
+
+    def _cosine_scale(self) -> Tensor | None:
+        """[heads], of logits that are cosines; None where they are products."""
+        return None
 
     def _walk(self, x: Tensor, projections: Projections, residual: Tensor | None = None) -> Tensor:
         layout, positions = self._layout(tuple(x.shape[1:-1]), x.device), positions_at_once()
@@ -192,22 +244,29 @@ class WindowAttention(QKVAttention, ResidualMixer):
 
     def _padding(self) -> tuple[Tensor | None, ...]:
         """What q, k and v are where there is padding: the projection of a token of zeros."""
-        if self.mask_padding or self.qkv.bias is None:
+        bias = None if self.mask_padding else self._joined_bias()
+        if bias is None:
             return None, None, None
-        parts = torch.split(self.qkv.bias, [self.key_dim, self.key_dim, self.value_dim])
+        parts = torch.split(bias, [self.key_dim, self.key_dim, self.value_dim])
         return tuple(part.view(self.num_heads, -1) for part in parts)
 
     def _layout(self, grid: Grid, device: torch.device) -> WindowLayout:
         def make() -> WindowLayout:
-            shift = tuple(
-                offset if self.shift_covered_axes else _shift_of(offset, extent, length)
-                for extent, length, offset in zip(grid, self.window, self.shift, strict=True)
-            )
             return window_layout(
-                grid, self.window, shift, self.num_heads, shift_before_padding=self.shift_before_padding, device=device
+                grid,
+                self.window,
+                self._shift_on(grid),
+                self.num_heads,
+                shift_before_padding=self.shift_before_padding,
+                device=device,
             )
 
         return self._kept_layout.get((grid, device), make)
+
+    def _shift_on(self, grid: Grid) -> Grid:
+        if self.shift_covered_axes:
+            return self.shift
+        return tuple(_shift_of(*axis) for axis in zip(self.shift, grid, self.window, strict=True))
 
     def _bias(self, layout: WindowLayout, dtype: torch.dtype) -> Tensor | None:
         """What the logits of a map without a mask get."""
@@ -238,10 +297,14 @@ class WindowAttention(QKVAttention, ResidualMixer):
 
     def _relative_bias(self, dtype: torch.dtype) -> Tensor:
         """[heads, T, T]."""
-        index, table = self.relative_position_index, self.relative_position_bias_table
+        index, table = self.relative_position_index, self._bias_table()
         if table is None:
             return torch.zeros(self.num_heads, *index.shape, dtype=dtype, device=index.device)
         return table.to(dtype).index_select(0, index.flatten()).t().reshape(-1, *index.shape)
+
+    def _bias_table(self) -> Tensor | None:
+        """[offsets, heads], in the order of `relative_position_index`."""
+        return self.relative_position_bias_table
 
 
 def walked_projections(

@@ -99,10 +99,13 @@ class WindowAttentionV2(WindowAttention):
         return super().attend(self._scaled(q), _unit(k), v, q_grid, kv_grid, mask)
 
     def _project(self, tokens: Tensor) -> Tensor:
+        bias = self._joined_bias()
+        return self.qkv(tokens) if bias is None else F.linear(tokens, self.qkv.weight, bias)
+
+    def _joined_bias(self) -> Tensor | None:
         if self.q_bias is None or self.v_bias is None:
-            return self.qkv(tokens)
-        bias = torch.cat([self.q_bias, self.q_bias.new_zeros(self.key_dim), self.v_bias])
-        return F.linear(tokens, self.qkv.weight, bias)
+            return None
+        return torch.cat([self.q_bias, self.q_bias.new_zeros(self.key_dim), self.v_bias])
 
     def _padding(self) -> tuple[Tensor | None, ...]:
         if self.mask_padding or self.q_bias is None or self.v_bias is None:
@@ -112,18 +115,22 @@ class WindowAttentionV2(WindowAttention):
 
     def _scaled(self, q: Tensor) -> Tensor:
         """q / |q| times the scale of the logits, times what the operator divides by: [..., heads, N, D]."""
-        scale = at_least_float32(self.logit_scale).clamp(max=_LARGEST_LOGIT_SCALE).exp() * math.sqrt(q.shape[-1])
+        scale = self._cosine_scale()[:, None, None] * math.sqrt(q.shape[-1])
         return (F.normalize(at_least_float32(q), dim=-1) * scale).to(q.dtype)
+
+    def _cosine_scale(self) -> Tensor:
+        return at_least_float32(self.logit_scale).clamp(max=_LARGEST_LOGIT_SCALE).exp().flatten()
+
+    def _is_published(self) -> bool:
+        return type(self) is WindowAttentionV2
 
     def _bias_sources(self) -> list[nn.Parameter]:
         return list(self.cpb_mlp.parameters())
 
-    def _relative_bias(self, dtype: torch.dtype) -> Tensor:
-        index = self.relative_position_index
+    def _bias_table(self) -> Tensor:
         offsets = self.log_spaced_offsets.to(next(self.cpb_mlp.parameters()).dtype)
-        with without_autocast(index.device):
-            table = 16 * self.cpb_mlp(offsets).sigmoid()
-        return table.to(dtype).index_select(0, index.flatten()).t().reshape(-1, *index.shape)
+        with without_autocast(offsets.device):
+            return 16 * self.cpb_mlp(offsets).sigmoid()
 
 
 def _unit(t: Tensor) -> Tensor:

@@ -42,14 +42,15 @@ def value_tile(block_d: int, values: int, dtype: torch.dtype) -> int:
     return min(padded(values), widest // 2 if dtype == torch.float32 else widest)
 
 
-def splits_for(tokens: int, programs: int, tile: int, device: torch.device) -> Splits:
-    """Parts of a sum over tokens, enough of them to fill the device twice, none shorter than four tiles.
+def splits_for(tokens: int, programs: int, tile: int, device: torch.device, *, resident: int = 2) -> Splits:
+    """Parts of a sum over tokens, enough of them to fill the device, none shorter than four tiles.
 
     Args:
         programs: that run per part.
         tile: tokens per step.
+        resident: programs that a multiprocessor gets.
     """
-    wanted = -(-2 * _multiprocessors(device) // programs)
+    wanted = -(-resident * _multiprocessors(device) // programs)
     most = -(-tokens // (4 * tile)) if device.type == "cuda" else -(-tokens // tile)
     length = -(-tokens // max(1, min(wanted, most)))
     length = -(-length // tile) * tile
