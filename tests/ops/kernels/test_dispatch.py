@@ -12,7 +12,7 @@ from torch import Tensor
 
 from visionattn.ops.efficient_attention import efficient_attention
 from visionattn.ops.kernels import dispatch
-from visionattn.ops.kernels.dispatch import TABLE, kernels_allowed, serves, why_not
+from visionattn.ops.kernels.dispatch import TABLE, VOLUMES, kernels_allowed, serves, why_not, why_not_volume
 
 pytest.importorskip("triton")
 
@@ -69,6 +69,24 @@ def test_why_a_kernel_does_not_serve(ready: None) -> None:
     assert [r.split()[0] for r in under] == ["a", "a", "the"]
 
 
+@pytest.mark.parametrize("name", VOLUMES)
+def test_why_a_kernel_does_not_serve_a_volume(name: str, ready: None) -> None:
+    maps = torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 4, 5)
+    most = VOLUMES[name].growth
+    assert why_not_volume(name, maps, elements=2**31 - 1, extents=((4, 4), (5, 5 * most))) is None
+    assert "2**31" in why_not_volume(name, maps, elements=2**31)
+    assert f"5 points of an axis become {5 * most + 1}" in why_not_volume(name, maps, extents=((5, 5 * most + 1),))
+    assert "4 points of an axis become 3" in why_not_volume(name, maps, extents=((4, 3),))
+    far = torch.empty_strided((2, 3, 4, 5), (1, 2**30 + 1, 1, 1), device="meta")
+    assert "2**31" in why_not_volume(name, (far, far))
+    many = torch.empty_strided((3, 3, 4, 5), (2**31, 1, 1, 1), device="meta")  # images may be anywhere
+    assert why_not_volume(name, (many,)) is None
+    assert "float64 is not served" in why_not_volume(name, (maps[0].double(),))
+    assert "differ in dtype" in why_not_volume(name, (maps[0], maps[1].half()))
+    assert "several devices" in why_not_volume(name, (maps[0], maps[1].to("meta")))
+    assert "no elements" in why_not_volume(name, (maps[0][:0],))
+
+
 def test_a_device_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no CUDA device but cpu" in why_not("efficient_attention", *case())
     for value in ("off", " OFF "):
@@ -105,6 +123,7 @@ def test_importing_the_ops_imports_no_triton() -> None:
     check = (
         "import sys, torch\n"
         "import visionattn.attention.efficient, visionattn.attention.linear, visionattn.attention.performer\n"
+        "import visionattn.stereo.shortcuts\n"
         "from visionattn.ops.efficient_attention import efficient_attention as attend\n"
         "attend(*(torch.ones(1, 1, 2, 2) for _ in range(3)))\n"
         "assert 'triton' not in sys.modules and 'torch._dynamo' not in sys.modules"

@@ -7,6 +7,8 @@ import torch
 from hopper import LARGEST_SHARED, Resources, compiled
 from torch import Tensor
 
+from visionattn.ops.kernels.memory_order import empty_volume
+
 pytestmark = pytest.mark.slow
 
 HALF, FULL = torch.bfloat16, torch.float32
@@ -60,3 +62,89 @@ def test_feature_attention(dtype: torch.dtype, width: int, features: int, monkey
 
     # Linear attention's backward holds a context of 128 x 128: it spills, as docs/kernels.md says.
     judge(compiled(launch, monkeypatch), kernels=5, spilled=0 if features or width < 128 else 1024)
+
+
+@pytest.mark.parametrize("dtype", [HALF, FULL])
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize(("window", "cosine"), [((7, 7), False), ((8, 8), True), ((16, 16), False)])
+def test_window_attention(
+    dtype: torch.dtype, width: int, window: tuple[int, int], cosine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    from visionattn.ops.kernels import window_attention_triton as kernels
+    from visionattn.ops.kernels import window_attention_triton_backward as backward
+
+    heads, (height, breadth) = 3, window
+    qkv = torch.empty(2, 70, 75, 3, heads, width, dtype=dtype)
+    table, padding = torch.empty((2 * height - 1) * (2 * breadth - 1), heads), torch.empty(2, heads, width)
+    given = qkv, table, padding, torch.empty(heads) if cosine else None, None
+    options = window, (height // 2, breadth // 2), False, False
+
+    def launch() -> None:
+        _, log_total = kernels.forward(*given, *options)
+        backward.backward(qkv[:, :, :, 0], *given, log_total, *options)
+
+    one_kernel = dtype == HALF and height * breadth <= 64
+    # Some spill, as docs/kernels.md says: the backward, and all of them in float32 with large windows.
+    judge(compiled(launch, monkeypatch), kernels=2 if one_kernel else 3, spilled=64 if dtype == HALF else 1024)
+
+
+VOLUME = 2, 48, 64, 128
+"""Images, planes, height and width of PSMNet's and GwcNet's costs for images of 256 x 512."""
+
+
+@pytest.mark.parametrize("dtype", [HALF, FULL])
+@pytest.mark.parametrize(("channels", "groups"), [(320, 40), (64, 8), (64, 1)])
+@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+def test_group_correlation(
+    dtype: torch.dtype, channels: int, groups: int, order: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    from visionattn.ops.kernels import group_correlation_triton as kernels
+
+    batch, planes, height, width = VOLUME
+    features = torch.empty(batch, channels, height, width, dtype=dtype, memory_format=order)
+    grad = empty_volume(features, batch, groups, planes, height, width)
+
+    def launch() -> None:
+        kernels.forward(features, features, planes, groups)
+        kernels.backward(grad, features, features)
+
+    judge(compiled(launch, monkeypatch), kernels=2)
+
+
+@pytest.mark.parametrize("dtype", [HALF, FULL])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_upsampled_soft_argmax(dtype: torch.dtype, align_corners: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from visionattn.ops.kernels import upsampled_soft_argmax_triton as kernels
+
+    logits = torch.empty(VOLUME, dtype=dtype)
+    planes, height, width = (4 * extent for extent in VOLUME[1:])
+    answer = torch.empty(VOLUME[0], height, width)
+
+    def launch() -> None:
+        kernels.forward(logits, planes, height, width, align_corners)
+        kernels.backward(answer, logits, answer, answer, planes, align_corners)
+
+    judge(compiled(launch, monkeypatch), kernels=2)
+
+
+@pytest.mark.parametrize("dtype", [HALF, FULL])
+@pytest.mark.parametrize("outputs", [32, 33])
+def test_assembled_convolution(dtype: torch.dtype, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from visionattn.ops.kernels import assembled_convolution_triton as kernels
+
+    batch, planes, height, width = VOLUME
+    grad = empty_volume(torch.empty((), dtype=dtype), batch, outputs, planes, height, width)
+    of_left = grad.new_empty(batch, height, width, 5, outputs).permute(0, 3, 4, 1, 2)
+    of_right, beyond, plane = (
+        grad.new_empty(batch, height, columns, outputs).permute(0, 3, 1, 2) for columns in (width + 2, planes, width)
+    )
+
+    def launch() -> None:
+        kernels.forward(of_left, of_right, beyond, plane, plane)
+        kernels.backward(grad, of_left, of_right, beyond)
+
+    judge(compiled(launch, monkeypatch), kernels=2)
