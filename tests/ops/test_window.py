@@ -162,3 +162,19 @@ def test_window_attention_is_softmax_attention(hides: str, gradient: bool) -> No
     if hides == "nothing":
         plain = window_attention(q, k, v)
         torch.testing.assert_close(plain, F.softmax(logits - relative, dim=-1) @ v, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift_before_padding", [False, True])
+def test_the_layout_compiles_to_code(shift_before_padding: bool) -> None:
+    """Also without a backward, where the index arithmetic is fused into what reads by it."""
+    torch._dynamo.reset()
+
+    def mapped(x: Tensor) -> Tensor:
+        layout = window_layout((14, 21), (7, 7), (3, 3), heads=2, shift_before_padding=shift_before_padding)
+        return merge(2 * partition(x, layout), layout)
+
+    x = torch.randn(1, 2, 14 * 21, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(mapped, fullgraph=True, dynamic=False)(x), 2 * x)
+    torch._dynamo.reset()

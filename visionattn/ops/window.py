@@ -71,7 +71,8 @@ def window_layout(
         tokens, real = tokens * extent + token, real & (token < extent)
         regions = 2 * regions + (position >= count * length - offset).view(by_window)
 
-        position = ((torch.arange(extent, device=device) - offset) % around).view(by_token)
+        # From above: inductor's CPU code fails on a remainder of what may be negative.
+        position = ((torch.arange(extent, device=device) + (around - offset)) % around).view(by_token)
         window_of = window_of * count + position // length
         place_of = place_of * length + position % length
 
