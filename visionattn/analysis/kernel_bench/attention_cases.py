@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,7 +18,6 @@ from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.ops.efficient_attention import efficient_attention
 from visionattn.ops.feature_attention import favor_attention, linear_attention
 
-_FEATURES = 266
 _LONGEST_SOFTMAX = {"cuda": 128 * 128, "cpu": 64 * 64}
 """Tokens beyond which quadratic attention would take most of the time of the whole."""
 
@@ -102,7 +102,8 @@ def _linear_forms(device: torch.device, *, tokens: int, width: int) -> list[Form
 
 
 def _favor_forms(device: torch.device, *, tokens: int, width: int) -> list[Form]:
-    features = torch.randn(_FEATURES, width, generator=torch.Generator().manual_seed(3)).to(device)
+    count = int(width * math.log(width))  # the published number
+    features = torch.randn(count, width, generator=torch.Generator().manual_seed(3)).to(device)
     module = _Favor(features)
     return [*_on_device(module, device), Form("published", _PublishedFavor(features)), *_softmax(device, tokens)]
 
