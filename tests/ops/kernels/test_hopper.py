@@ -77,7 +77,8 @@ def test_window_attention(
     heads, (height, breadth) = 3, window
     qkv = torch.empty(2, 70, 75, 3, heads, width, dtype=dtype)
     table, padding = torch.empty((2 * height - 1) * (2 * breadth - 1), heads), torch.empty(2, heads, width)
-    given = qkv, table, padding, torch.empty(heads) if cosine else None, None
+    mask = torch.ones(2, 70 * 75, dtype=torch.bool)
+    given = qkv, table, padding, *((torch.empty(heads), mask) if cosine else (None, None))
     options = window, (height // 2, breadth // 2), False, False
 
     def launch() -> None:
