@@ -58,7 +58,13 @@ class Network(NamedTuple):
     dtype: torch.dtype = torch.float32
 
 
-HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+def in_dtype(dtype: torch.dtype) -> dict[str, Case]:
+    return {
+        f"correlation, {dtype}": correlation(1, 9, 3, 1, 5, 3, dtype=dtype),
+        f"assembly, {dtype}": assembly(1, 3, 1, 6, 4, dtype=dtype),
+        f"regression, {dtype}": regression((1, 3, 1, 3), (5, 2, 7), dtype=dtype),
+    }
+
 
 CASES = {
     "plain": {
@@ -79,10 +85,9 @@ CASES = {
         "regression, the same size": regression((1, 5, 2, 3), (5, 2, 3), True),
         "regression, large costs": regression((1, 4, 1, 3), (9, 2, 5), spread=1e4),
     }
-    | {f"correlation, {name}": correlation(1, 9, 3, 1, 5, 3, dtype=dtype) for name, dtype in HALVES.items()}
-    | {f"assembly, {name}": assembly(1, 3, 1, 6, 4, dtype=dtype) for name, dtype in HALVES.items()}
-    | {f"regression, {name}": regression((1, 3, 1, 3), (5, 2, 7), dtype=dtype) for name, dtype in HALVES.items()},
+    | in_dtype(torch.bfloat16),
     "slow": {"GwcNet": Network("GwcNet", 3), "PSMNet": Network("PSMNet", 2)}
+    | in_dtype(torch.float16)
     | {
         f"correlation, {channels} in {groups}, {width} columns, {planes} planes, {order}": correlation(
             2, channels, groups, 2, width, planes, order=order

@@ -18,8 +18,7 @@ PLANES, HEIGHT, WIDTH = 48, 32, 100
 
 
 def cases() -> dict[str, program.Case]:
-    """Every case of the interpreter, and volumes of real sizes."""
-    small = program.CASES["plain"] | program.CASES["slow"]
+    """The interpreter's plain cases, and volumes of real sizes: every kernel is compiled for each of its constants."""
     large = {
         f"{kind} of a real size, {order}, {dtype}": case._replace(order=order, dtype=dtype)
         for kind, case in {
@@ -31,7 +30,7 @@ def cases() -> dict[str, program.Case]:
         for order in ("contiguous", "channels last")
         for dtype in DTYPES
     }
-    return {name: case for name, case in small.items() if isinstance(case, program.Case)} | large
+    return program.CASES["plain"] | large
 
 
 def test_error_at_most_twice_that_of_plain_pytorch() -> None:

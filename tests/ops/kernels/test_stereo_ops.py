@@ -196,14 +196,13 @@ def test_gwcnet_is_unchanged(as_on_a_gpu: list[str], monkeypatch: pytest.MonkeyP
 def test_what_is_asked_for_and_not_served_takes_the_plain_form(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a device without kernels, and where they are switched off, also in a compiled graph; the log says why."""
+    """On a device without kernels, and where they are switched off; the log says why."""
     inputs = [made(2, 6, 2, 7, seed=seed) for seed in range(2)]
     run = layers(*inputs)
     for module in (assembled_convolution, group_correlation, regression):
         monkeypatch.setattr(module, "asked_for", lambda t: True)
     with caplog.at_level("DEBUG", logger="visionattn.kernels"):
-        ours = run()
-        torch.testing.assert_close(torch.compile(run, fullgraph=True, backend="aot_eager")(), ours)
+        run()
     assert [r.getMessage().partition(", because")[0] for r in caplog.records if r.name == dispatch.log.name] == [
         f"{name}: the plain form" for name in ("group_correlation", "assembled_convolution", "upsampled_soft_argmax")
     ]
