@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from visionattn.attention.base import Claims, ContextQKVAttention, QKVAttention
 from visionattn.attention.shortcut import (
     ResidualMixer,
-    is_inactive_dropout,
+    plain_pair,
     plain_weights,
     runs_eagerly,
     takes_shortcuts,
@@ -90,10 +90,10 @@ class EfficientAttention(ContextQKVAttention, ResidualMixer):
 
     def add_to(self, residual: Tokens, x: Tokens, scale: Tensor | None = None, mask: Tensor | None = None) -> Tokens:
         """One walk over the map where `folds` allows it and nothing observes self; otherwise calls self."""
-        self.check_map(x, mask)
-        weights = folding_weights(self, x, None, mask, self) if residual.dtype == x.dtype else None
-        if weights is not None:
-            return self._fold(x, weights, residual, None if scale is None else scale.to(x.dtype))
+        if residual.dtype == x.dtype and x.dim() <= 5 and x.shape[-1] == self.dim:  # else self(x) has the error
+            weights = folding_weights(self, x, None, mask, self)
+            if weights is not None:
+                return self._fold(x, weights, residual, None if scale is None else scale.to(x.dtype))
         mixed = self(x, mask=mask).to(residual.dtype)
         return residual + mixed if scale is None else torch.addcmul(residual, mixed, scale.to(residual.dtype))
 
@@ -138,18 +138,15 @@ def folding_weights(
     """
     if context is not None or mask is not None or type(mixer) is not EfficientAttention or "attend" in vars(mixer):
         return None
-    layers = mixer._modules  # the table itself: each attribute of a module costs a Python call
-    qkv, proj, proj_drop = layers["qkv"], layers["proj"], layers["proj_drop"]
     if not (
         mixer.normalize_queries
         and _pays(math.prod(x.shape[1:-1]), mixer.dim, mixer.key_dim, mixer.value_dim, mixer.num_heads)
         and takes_shortcuts(x)
-        and is_inactive_dropout(proj_drop)
-        and unobserved(qkv, proj, proj_drop, *passed_over)
     ):
         return None
-    before, after = plain_weights(qkv, x.dtype), plain_weights(proj, x.dtype)
-    return None if before is None or after is None else Weights(*before, *after)
+    layers = mixer._modules  # the table itself: each attribute that is a module costs a Python call
+    weights = plain_pair(layers["qkv"], layers["proj"], layers["proj_drop"], x.dtype, *passed_over)  # type: ignore[arg-type]
+    return None if weights is None else Weights(*weights)
 
 
 def _pays(tokens: int, dim: int, key: int, value: int, heads: int) -> bool:

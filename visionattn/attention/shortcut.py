@@ -108,6 +108,32 @@ def plain_weights(module: nn.Module, dtype: torch.dtype | None = None) -> tuple[
     return None
 
 
+def plain_pair(
+    first: nn.Module, last: nn.Module, dropout: nn.Module, dtype: torch.dtype, *passed_over: nn.Module
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None] | None:
+    """Weights and biases of two layers of which the calls may be left out, of the dropout's and of `passed_over`, too.
+
+    As `plain_weights`, `is_inactive_dropout` and `unobserved` have it, in one function for the reason that
+    `takes_shortcuts` gives.
+    """
+    if type(first) is not nn.Linear or type(last) is not nn.Linear or type(dropout) is not nn.Dropout:
+        return None
+    if (dropout.training and dropout.p > 0) or not unobserved(first, last, dropout, *passed_over):
+        return None
+    before, after = first._parameters, last._parameters
+    weight, bias = before.get("weight"), before.get("bias", False)
+    last_weight, last_bias = after.get("weight"), after.get("bias", False)
+    if (
+        type(weight) in _ORDINARY
+        and type(last_weight) in _ORDINARY
+        and (bias is None or type(bias) in _ORDINARY)
+        and (last_bias is None or type(last_bias) in _ORDINARY)
+        and weight.dtype == last_weight.dtype == dtype  # type: ignore[union-attr]
+    ):
+        return weight, bias, last_weight, last_bias  # type: ignore[return-value]
+    return None
+
+
 def is_inactive_dropout(module: nn.Module) -> bool:
     """A dropout that changes nothing now."""
     return type(module) is nn.Dropout and (module.p == 0 or not module.training)

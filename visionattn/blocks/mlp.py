@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from visionattn.attention.shortcut import (
-    is_inactive_dropout,
-    plain_weights,
-    takes_shortcuts,
-    unobserved,
-)
+from visionattn.attention.shortcut import plain_pair, takes_shortcuts, unobserved
 from visionattn.ops.mlp import gelu_mlp
 
 FEWEST_HIDDEN_BYTES = 8 * 2**20
@@ -65,9 +60,6 @@ def chunked_weights(mlp: Mlp, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor,
         and x.numel() // x.shape[-1] * fc1.out_features * x.element_size() > FEWEST_HIDDEN_BYTES
         and type(act) is nn.GELU
         and act.approximate == "none"
-        and is_inactive_dropout(drop)
-        and unobserved(fc1, act, fc2, drop)
     ):
         return None
-    first, second = plain_weights(fc1, x.dtype), plain_weights(fc2, x.dtype)
-    return None if first is None or second is None else (*first, *second)
+    return plain_pair(fc1, fc2, drop, x.dtype, act)

@@ -69,22 +69,22 @@ class AttentionPlugin(nn.Module):
         Raises:
             ValueError: x or the mask has another shape.
         """
-        channel_axis = -1 if self.channels_last else 1
-        if not 3 <= x.dim() <= 5 or x.shape[channel_axis] != self.in_channels:
+        dims = x.dim()
+        if not 3 <= dims <= 5 or x.shape[-1 if self.channels_last else 1] != self.in_channels:
             layout = f"[B, *grid, {self.in_channels}]" if self.channels_last else f"[B, {self.in_channels}, *grid]"
             raise ValueError(
                 f"AttentionPlugin expects a map {layout} with a grid of one to three dimensions, got {list(x.shape)}"
             )
-        tokens = x if self.channels_last else x.permute(_LAST[x.dim()])
+        tokens = x if self.channels_last else x.permute(_LAST[dims])
         normed = tokens if self.norm is None else self.norm(tokens)
-        attn = self.attn
+        attn: nn.Module = self._modules["attn"]  # type: ignore[assignment]  # one Python call less than self.attn
         if isinstance(attn, ResidualMixer):
             out = attn.add_to(tokens, normed, self.gamma, mask)
-            return out if self.channels_last else out.permute(_FIRST[x.dim()])
+            return out if self.channels_last else out.permute(_FIRST[dims])
         mixed = attn(normed, mask=mask).to(x.dtype)
         if self.gamma is None:
             return x + (mixed if self.channels_last else mixed.movedim(-1, 1))
         gamma = self.gamma.to(x.dtype)
         if self.channels_last:
             return torch.addcmul(x, mixed, gamma)
-        return torch.addcmul(x, mixed.movedim(-1, 1), gamma.view(-1, *[1] * (x.dim() - 2)))
+        return torch.addcmul(x, mixed.movedim(-1, 1), gamma.view(-1, *[1] * (dims - 2)))

@@ -70,7 +70,7 @@ def folded_efficient_attention(
     options = Options(num_heads, key_dim, temperature, adds_x)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, scale, *weights)):
         return FoldedWholeMap.apply(options, x, residual, scale, *weights).view(shape)
-    rows = len(weights.qkv)
+    rows = weights.qkv.shape[0]
     beyond_folded = 2 * (channels * (rows - 3 * key_dim) + key_dim * (rows - 2 * key_dim) // num_heads)
     if (
         batch * tokens * (channels + rows) * x.element_size() <= _FEW_BYTES

@@ -19,15 +19,17 @@ def forward_small_map(
     """As `forward_whole_map`."""
     heads, dim, temperature, adds_x = options
     batch, tokens, _ = x.shape
-    widths, maps = [dim, dim, len(weights.qkv) - 2 * dim], x.mT
-    to_queries, to_keys, to_values = weights.qkv.expand(batch, -1, -1).split(widths, 1)
+    qkv, maps = weights.qkv, x.mT
+    widths = [dim, dim, qkv.shape[0] - 2 * dim]
+    # split, len and None as an index would each be a Python function in front of what is called here.
+    to_queries, to_keys, to_values = qkv.expand(batch, -1, -1).split_with_sizes(widths, 1)
     keys, values = torch.bmm(to_keys, maps), torch.bmm(to_values, maps)
     output, constant = weights.proj, weights.proj_bias
     if weights.qkv_bias is None:
         queries = torch.bmm(to_queries, maps)
     else:
-        query_bias, _, value_bias = weights.qkv_bias.split(widths)
-        queries = torch.baddbmm(query_bias[:, None], to_queries, maps)
+        query_bias, _, value_bias = weights.qkv_bias.split_with_sizes(widths)
+        queries = torch.baddbmm(query_bias.unsqueeze(1), to_queries, maps)
         constant = torch.mv(output, value_bias) if constant is None else torch.addmv(constant, output, value_bias)
     if temperature != 1.0:
         queries /= temperature
