@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -119,3 +123,29 @@ def test_no_cuda_device(capsys: pytest.CaptureFixture[str]) -> None:
     error = capsys.readouterr().err
     assert "--device cuda: " in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_script_for_a_gpu_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2]
+    script = root / "tools" / "gpu_check.sh"
+    run = subprocess.run(
+        ["sh", script, "some folder"],
+        env={**os.environ, "DRY_RUN": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    commands = [line for line in run.stdout.splitlines() if line.startswith("+ ")]
+    measured = [line for line in commands if "visionattn benchmark" in line]
+    assert len(measured) == 2
+    for line in measured:
+        arguments = shlex.split(line.partition("visionattn ")[2].replace("some folder", "somewhere"))
+        assert main([*arguments, "--list"]) == 0  # every option is known
+    assert "efficient-attention" in capsys.readouterr().out
+    named = re.findall(r"tests/[\w/.]+", script.read_text())
+    assert "tests/kernels_once.py" in named
+    assert all((root / name).exists() for name in named)
+    # Under ten minutes whatever hangs: the sanitizer's line stands once and runs two tools.
+    seconds = [int(number) for number in re.findall(r"timeout (\d+) (?!compute)", script.read_text())]
+    watched = [int(number) for number in re.findall(r"timeout (\d+) compute-sanitizer", script.read_text())]
+    assert sum(seconds) + 2 * sum(watched) < 600
