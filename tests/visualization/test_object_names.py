@@ -58,3 +58,11 @@ def test_a_name_wider_than_the_picture_begins_at_its_edge():
     )
     assert drawn.shape == (60, 50, 3)
     assert patch[:, 0].any()
+
+
+def test_a_name_leaves_other_small_objects_free():
+    boxes = [[100, 90, 112, 102], [104, 78, 120, 87], [104, 60, 112, 72], [30, 75, 270, 190]]
+    _, covered = patches(boxes, ["wine glass", "cup", "fork", "dining table"])
+    for patch in covered:
+        for left, top, right, bottom in boxes[:3]:
+            assert not patch[top : bottom + 1, left : right + 1].any()

@@ -103,9 +103,14 @@ class CocoDetection(BaseDataset):
                 "or leave such images out by skip_bad=True"
             )
         if found.degenerate:
+            number = len(found.degenerate)
+            what = (
+                "1 box without area in its image is"
+                if number == 1
+                else f"{number} boxes without area in their image are"
+            )
             print_log(
-                f"{found.path}: {len(found.degenerate)} boxes without area in their image are left out: "
-                f"{found.degenerate[0]}",
+                f"{found.path}: {what} left out: {found.degenerate[0]}",
                 logger="current",
                 level=logging.WARNING,
             )

@@ -13,10 +13,13 @@ from visionattn.visualization.tiles import Pixels
 _LETTERS = 12  # pixels
 _MARGIN = 2
 _BRIGHT = 140  # luma from which on black letters are read more easily than white ones
+_SMALL = 9  # a box of up to so many squares as high as a name is hidden by one
 _ROOMY = 4  # a box of so many times its name's area has room for it inside
 
 Place = tuple[int, int]
 """Left and top of a name, pixels."""
+Area = Sequence[int]
+"""Left, top, right, bottom, pixels."""
 
 
 def write_names(
@@ -25,7 +28,8 @@ def write_names(
     """The picture with each box's name on a patch of its colour.
 
     A large box has its name inside at the upper left corner, a small one above or below it. A place where another name
-    stands already is avoided while there are others; none is cut off by the border unless it is wider than the picture.
+    stands already is avoided while there are others, then one on another small object. No name is cut off by the border
+    unless it is wider than the picture.
 
     Args:
         picture: [H, W, 3], RGB.
@@ -37,10 +41,12 @@ def write_names(
     font = ImageFont.load_default(_LETTERS)
     height, width = picture.shape[:2]
     tall = round(1.3 * _LETTERS)
-    taken: list[tuple[int, int, int, int]] = []
-    for index in np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable"):
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    small = [box for box, area in zip(boxes.tolist(), areas, strict=True) if area <= _SMALL * tall * tall]
+    taken: list[Area] = []
+    for index in np.argsort(areas, kind="stable"):
         wide = round(font.getlength(names[index])) + 2 * _MARGIN
-        left, top = _free_place(boxes[index].tolist(), (wide, tall), (width, height), taken)
+        left, top = _free_place(boxes[index].tolist(), (wide, tall), (width, height), taken, small)
         taken.append((left, top, left + wide, top + tall))
         colour = tuple(int(value) for value in colours[index])
         draw.rectangle((left, top, left + wide - 1, top + tall - 1), fill=colour)
@@ -50,9 +56,9 @@ def write_names(
 
 
 def _free_place(
-    box: Sequence[int], size: tuple[int, int], picture: tuple[int, int], taken: Sequence[tuple[int, int, int, int]]
+    box: Area, size: tuple[int, int], picture: tuple[int, int], taken: Sequence[Area], small: Sequence[Area]
 ) -> Place:
-    """Where a name of this width and height covers least of the others."""
+    """Where a name of this width and height covers least of the others, and then of the small objects."""
     left, top, right, bottom = box
     wide, tall = size
     inside = [(left, top), (right - wide + 1, top), (left, bottom - tall + 1), (right - wide + 1, bottom - tall + 1)]
@@ -66,7 +72,9 @@ def _free_place(
     # One that had to be moved lies on the small object after all: it comes after those that fit.
     ordered = [new for new, old in zip(within, places, strict=True) if new == old]
     ordered += [new for new, old in zip(within, places, strict=True) if new != old]
-    return min(ordered, key=lambda place: sum(_shared(place, size, other) for other in taken))
+    return min(
+        ordered, key=lambda place: tuple(sum(_shared(place, size, one) for one in some) for some in (taken, small))
+    )
 
 
 def _moved_inside(place: Place, size: tuple[int, int], picture: tuple[int, int]) -> Place:
@@ -74,7 +82,7 @@ def _moved_inside(place: Place, size: tuple[int, int], picture: tuple[int, int])
     return left, top
 
 
-def _shared(place: Place, size: tuple[int, int], other: tuple[int, int, int, int]) -> int:
+def _shared(place: Place, size: tuple[int, int], other: Area) -> int:
     """Pixels that a name here and another one share."""
     wide = min(place[0] + size[0], other[2]) - max(place[0], other[0])
     tall = min(place[1] + size[1], other[3]) - max(place[1], other[1])
