@@ -2,8 +2,8 @@
 """Kernel of `visionattn::window_attention`, forward; the equations are those of `window_attention`.
 
 One program of `attend_windows`: a head, a tile of a window's queries, and one window of a part of all images' windows
-after the other. A window's keys are held at once. Where a position of a window lies on the map, whether a token is
-there and on which side of a shift's seam are computed; the bias is read once for all windows.
+after the other, whose keys come in tiles. Where a position of a window lies on the map, whether a token is there and on
+which side of a shift's seam are computed; where one tile holds a window's keys, the bias is read once for all windows.
 
 Letters: T positions of a window, of h x w; D channels per head; p a position, y and x a row and column of the map.
 """
@@ -23,6 +23,7 @@ from visionattn.ops.kernels.launching import Launch, Splits, as_bytes, number_fo
 from visionattn.ops.kernels.window_attention_eager import SHORTEST
 
 RESIDENT = 8  # programs per multiprocessor
+KEYS = 64  # at once
 
 
 class Windows(NamedTuple):
@@ -69,12 +70,13 @@ def forward(
     log_total = qkv.new_empty(batch, heads, height * width, dtype=torch.float32)
     inputs = inputs_of(qkv, table, padding, scale, mask, window, shift, mask_padding)
     constants = constants_of(qkv, window, mask_padding, shift_before_padding)
-    launch = launch_for(constants["BLOCK_K"], constants["BLOCK_D"], qkv.dtype)
+    block_k = padded(window[0] * window[1])
+    launch = launch_for(block_k, constants["BLOCK_D"], qkv.dtype)
     tiles, parts = grid_of(inputs.windows, heads, window, launch, qkv.device)
     with on_device_of(qkv):
         attend_windows[heads * tiles, parts.parts](
             *inputs.arguments(), answer, log_total, tiles, parts.tokens,
-            **constants, BLOCK_Q=launch.tokens, **launch.options(),
+            **constants, BLOCK_Q=launch.tokens, KEYS=min(KEYS, block_k), **launch.options(),
         )  # fmt: skip
     return answer, log_total
 
@@ -115,7 +117,6 @@ def constants_of(qkv: Tensor, window: Sequence[int], mask_padding: bool, shift_b
         "BLOCK_D": padded(qkv.shape[-1]),
         "h": window[0],
         "w": window[1],
-        "BLOCK_K": padded(window[0] * window[1]),
         "MASK_PADDING": mask_padding,
         "SHIFT_FIRST": shift_before_padding,
         "SHORTEST": SHORTEST,
@@ -133,10 +134,10 @@ def grid_of(
 
 
 def launch_for(block_k: int, block_d: int, dtype: torch.dtype) -> Launch:
-    """By the padded sizes of a window and of a head; chosen so that nothing spills when compiled for sm_90."""
-    if block_k > 64:
-        return Launch(16, 8, 1)
-    return Launch(16 if dtype == torch.float32 and block_d > 32 else block_k, 4, 2)
+    """By the padded sizes of a window and of a head; chosen for few spills when compiled for sm_90."""
+    if dtype == torch.float32 and (block_k > KEYS or block_d > 32):
+        return Launch(16, 4, 2)
+    return Launch(block_k if block_k <= KEYS else 32, 4, 2)
 
 
 @triton.jit
@@ -144,15 +145,16 @@ def attend_windows(
     qkv_ptr, table_ptr, padding_ptr, scale_ptr, mask_ptr,
     images, height, width, rows, columns, shift_y, shift_x, by_b, by_y, by_x, by_part, by_h, by_d, mask_b, mask_n,
     answer_ptr, log_total_ptr, tiles, windows_per_part,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, h: tl.constexpr, w: tl.constexpr, BLOCK_K: tl.constexpr,
-    MASK_PADDING: tl.constexpr, SHIFT_FIRST: tl.constexpr, SHORTEST: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_Q: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, h: tl.constexpr, w: tl.constexpr, MASK_PADDING: tl.constexpr,
+    SHIFT_FIRST: tl.constexpr, SHORTEST: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     head, heads = tl.program_id(0) // tiles, tl.num_programs(0) // tiles
-    d, i, j = tl.arange(0, BLOCK_D), tl.program_id(0) % tiles * BLOCK_Q + tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
+    d, i = tl.arange(0, BLOCK_D), tl.program_id(0) % tiles * BLOCK_Q + tl.arange(0, BLOCK_Q)
     scale = scale_of(scale_ptr, head, D=D)
-    if table_ptr is not None:
-        bias = bias_tile(table_ptr, head, i, j, h=h, w=w).to(DOT)  # as plain PyTorch holds it
+    once: tl.constexpr = h * w <= KEYS
+    if table_ptr is not None and once:
+        bias = bias_tile(table_ptr, head, i, tl.arange(0, KEYS), h=h, w=w).to(DOT)  # as plain PyTorch holds it
     qkv_ptr += head * by_h
     start = tl.program_id(1) * windows_per_part
     for window in range(start, tl.minimum(start + windows_per_part, images * rows * columns)):
@@ -160,25 +162,38 @@ def attend_windows(
         y, x, asking, side = places(i, row, column, height, width, rows, columns, shift_y, shift_x, h, w, SHIFT_FIRST)
         n = y * width + x
         queries = rows_of(qkv_ptr + b * by_b, y * by_y + x * by_x, asking, d, by_d, D=D)
-        y, x, real, key_side = places(j, row, column, height, width, rows, columns, shift_y, shift_x, h, w, SHIFT_FIRST)
-        seen = seen_side(mask_ptr + b * mask_b if mask_ptr is not None else None, key_side, real, j < h * w,
-                         y * width + x, mask_n, MASK_PADDING=MASK_PADDING)  # fmt: skip
-        keys, values = keys_and_values(
-            qkv_ptr + b * by_b + by_part, y * by_y + x * by_x, real, by_part, d, by_d, padding_ptr, head, heads, D=D
-        )
         if scale_ptr is not None:
-            queries, _ = unit(queries, SHORTEST=SHORTEST)
-            keys, _ = unit(keys, SHORTEST=SHORTEST)
-        logits = tl.dot(queries.to(DOT), tl.trans(keys.to(DOT)), input_precision=PRECISION) * scale
-        if table_ptr is not None:
-            logits += bias
-        logits = tl.where(side[:, None] == seen[None, :], logits, float("-inf"))
-        largest = tl.max(logits, 1)
-        largest = tl.where(largest == float("-inf"), 0.0, largest)  # a query that sees no key
-        weights = tl.exp(logits - largest[:, None])
-        total = tl.sum(weights, 1)
+            queries = unit(queries, SHORTEST=SHORTEST)[0]
+        answer = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+        largest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+        total = tl.zeros([BLOCK_Q], tl.float32)
+        for first in range(0, h * w, KEYS):
+            j = first + tl.arange(0, KEYS)
+            key_y, key_x, real, key_side = places(
+                j, row, column, height, width, rows, columns, shift_y, shift_x, h, w, SHIFT_FIRST
+            )
+            seen = seen_side(mask_ptr + b * mask_b if mask_ptr is not None else None, key_side, real, j < h * w,
+                             key_y * width + key_x, mask_n, MASK_PADDING=MASK_PADDING)  # fmt: skip
+            offsets = key_y * by_y + key_x * by_x
+            keys, values = keys_and_values(
+                qkv_ptr + b * by_b + by_part, offsets, real, by_part, d, by_d, padding_ptr, head, heads, D=D
+            )
+            if scale_ptr is not None:
+                keys = unit(keys, SHORTEST=SHORTEST)[0]
+            logits = tl.dot(queries.to(DOT), tl.trans(keys.to(DOT)), input_precision=PRECISION) * scale
+            if table_ptr is not None:
+                logits += bias if once else bias_tile(table_ptr, head, i, j, h=h, w=w)
+            logits = tl.where(side[:, None] == seen[None, :], logits, float("-inf"))
+            higher = tl.maximum(largest, tl.max(logits, 1))
+            base = tl.where(higher == float("-inf"), 0.0, higher)  # no key seen yet
+            shrink = tl.exp(largest - base)
+            weights = tl.exp(logits - base[:, None])
+            total = total * shrink + tl.sum(weights, 1)
+            answer = tl.dot(weights.to(DOT), values.to(DOT), answer * shrink[:, None], input_precision=PRECISION)
+            largest = higher
+        largest = tl.where(total == 0, 0.0, largest)  # a query that sees no key
         total = tl.where(total == 0, 1.0, total)
-        answer = tl.dot(weights.to(DOT), values.to(DOT), input_precision=PRECISION) / total[:, None]
+        answer /= total[:, None]
         put_rows(answer_ptr + b * height * width * heads * D + head * D, n * (heads * D), asking, d, 1, answer, D=D)
         tl.store(log_total_ptr + (b * heads + head) * height * width + n, largest + tl.log(total), mask=asking)
 

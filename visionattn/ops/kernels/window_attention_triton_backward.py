@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from visionattn.ops.kernels.dispatch import on_device_of
-from visionattn.ops.kernels.launching import Launch
+from visionattn.ops.kernels.launching import Launch, padded
 from visionattn.ops.kernels.window_attention_eager import empty_gradient, summed_by_offset
 from visionattn.ops.kernels.window_attention_triton import (
     bias_tile,
@@ -57,9 +57,10 @@ def backward(
     grad_table, grad_padding, grad_scale = (empty_gradient(t, qkv) for t in (table, padding, scale))
     inputs = inputs_of(qkv, table, padding, scale, mask, window, shift, mask_padding)
     constants = constants_of(qkv, window, mask_padding, shift_before_padding)
-    launch = launch_for(constants["BLOCK_K"], constants["BLOCK_D"], qkv.dtype)
+    block_k = padded(positions)
+    launch = launch_for(block_k, constants["BLOCK_D"], qkv.dtype)
     tiles, parts = grid_of(inputs.windows, heads, window, launch, qkv.device)
-    whole = launch.tokens == constants["BLOCK_K"]
+    whole = launch.tokens == block_k
 
     def partial(wanted: Tensor | None, *shape: int) -> Tensor | None:
         return None if wanted is None else qkv.new_empty(parts.parts, *shape, dtype=torch.float32)
@@ -72,12 +73,12 @@ def backward(
     with on_device_of(qkv):
         through_window_queries[heads * tiles, parts.parts](
             *inputs.arguments(), *gradients, bias_parts, scale_parts, padding_parts, tiles, parts.tokens,
-            **constants, BLOCK_Q=launch.tokens, WHOLE=whole, **launch.options(),
+            **constants, BLOCK_K=block_k, BLOCK_Q=launch.tokens, WHOLE=whole, **launch.options(),
         )  # fmt: skip
         if not whole:
             through_window_keys[heads * tiles, parts.parts](
                 *inputs.arguments(), *gradients, padding_parts, tiles, parts.tokens,
-                **constants, BLOCK_Q=launch.tokens, **launch.options(),
+                **constants, BLOCK_K=block_k, BLOCK_Q=launch.tokens, **launch.options(),
             )  # fmt: skip
         if bias_parts is not None:
             grad_table.copy_(summed_by_offset(bias_parts.sum(0), window))
@@ -89,7 +90,7 @@ def backward(
 
 
 def launch_for(block_k: int, block_d: int, dtype: torch.dtype) -> Launch:
-    """By the padded sizes of a window and of a head; chosen so that nothing spills when compiled for sm_90."""
+    """By the padded sizes of a window and of a head; chosen for few spills when compiled for sm_90."""
     if dtype == torch.float32:
         return Launch(16, 4 if block_k <= 64 else 8, 1)
     if block_k <= 64:
