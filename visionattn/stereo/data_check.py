@@ -121,7 +121,7 @@ def _incomplete(sizes: dict[str, tuple[int, int]]) -> list[Finding]:
         Finding(
             "warning",
             "count",
-            f"{part} has {found:,} pairs, the whole of it {whole:,}",
+            f"{part} has {found:,} {'pair' if found == 1 else 'pairs'}, the whole of it {whole:,}",
             advice="figures are comparable with published ones on the whole only",
         )
         for part, (found, whole) in sizes.items()
