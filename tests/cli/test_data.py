@@ -95,6 +95,21 @@ def test_the_tables_fit_a_terminal(width: int) -> None:
     assert "…" not in captured.get()
 
 
+def test_a_large_vocabulary_is_shown_by_its_ends() -> None:
+    report = ConfigReport()
+    names = tuple(f"thing{number:04}" for number in range(1203))
+    counts = tuple((number * 7) % 1203 for number in range(1203))  # thing0000 never occurs
+    for split in ("train", "val"):
+        report.splits[split] = [DataReport("CocoDetection", 9, 9, "", [], Histogram(names, counts, 0))]
+    console = Console(width=100, record=True, force_terminal=False)
+    with console.capture() as captured:
+        _print(report, console)
+    rows = [line.split() for line in captured.get().splitlines() if line.strip().startswith("thing")]
+    assert [int(row[-1].replace(",", "")) for row in rows] == [*range(1202, 1192, -1), *range(10, 0, -1)]
+    assert all(names[counts.index(int(row[-1].replace(",", "")))] == row[0] for row in rows)
+    assert "of 1,203 classes the most and the least frequent" in " ".join(captured.get().split())
+
+
 def test_a_pipe_gets_no_colours(capsys: pytest.CaptureFixture[str]) -> None:
     print_report(many_findings())
     assert "\x1b" not in capsys.readouterr().out

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CASES = 5
+_MOST_CLASSES, _ENDS = 200, 10
+"""Classes of a table; of more, so many of the most and of the least frequent."""
 
 
 def track(split: str) -> Any:
@@ -104,8 +106,11 @@ def _labels(histograms: dict[str, Histogram]) -> Table:
         table.add_column(f"{split} %", justify="right", no_wrap=True)
         table.add_column("/".join(sorted(units)), justify="right", no_wrap=True, style="dim")
     names = list(dict.fromkeys(name for histogram in histograms.values() for name in histogram.names))
-    for name in names:
+    shown = _most_and_least(histograms, names) if len(names) > _MOST_CLASSES else names
+    for name in shown:
         table.add_row(escape(name), *(cell for histogram in histograms.values() for cell in _cells(histogram, name)))
+    if len(shown) < len(names):
+        table.caption = f"of {len(names):,} classes the most and the least frequent; --json FILE has all"
     if any(histogram.ignored for histogram in histograms.values()):
         table.add_section()
         ignored = ((h.ignored, sum(h.counts) + h.ignored) for h in histograms.values())
@@ -115,6 +120,14 @@ def _labels(histograms: dict[str, Histogram]) -> Table:
             style="dim",
         )
     return table
+
+
+def _most_and_least(histograms: dict[str, Histogram], names: list[str]) -> list[str]:
+    """Of the classes of the first split that occur, those at either end, by falling number."""
+    first = next(iter(histograms.values()))
+    counts = dict(zip(first.names, first.counts, strict=True))
+    there = sorted((name for name in names if counts.get(name)), key=lambda name: -counts[name])
+    return list(dict.fromkeys([*there[:_ENDS], *there[-_ENDS:]]))
 
 
 def _cells(histogram: Histogram, name: str) -> tuple[str, str]:

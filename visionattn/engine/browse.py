@@ -33,6 +33,7 @@ from visionattn.visualization.page import swatch as colour_swatch
 from visionattn.visualization.palette import complete_palette
 from visionattn.visualization.sample_view import Pixels, SampleView, sample_view
 
+_MOST_ROWS = 200  # of classes, that are open
 _MOST_RANGES = 20  # of a histogram of values
 _MOST_FILES = 500  # of a data set, that the histogram of its files is counted on
 
@@ -158,10 +159,11 @@ def _legend(names: Sequence[str], colours: Any, views: Sequence[SampleView], his
     ]
     if histogram is not None and of_files is not None:
         lines[-1] += f", of the files {_percent(histogram.ignored / max(1, histogram.ignored + sum(of_files)))} %"
+    shown = table(headings, rows, numeric=(1, 3))
     return [
         section(
             "Classes",
-            table(headings, rows, numeric=(1, 3)),
+            details(f"all {len(rows):,} classes", shown) if len(rows) > _MOST_ROWS else shown,
             element("p", " ".join(lines) + ".", class_="note"),
         )
     ]
