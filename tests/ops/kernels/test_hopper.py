@@ -85,9 +85,10 @@ def test_window_attention(
         _, log_total = kernels.forward(*given, *options)
         backward.backward(qkv[:, :, :, 0], *given, log_total, *options)
 
-    one_kernel = dtype == HALF and height * breadth <= 64
-    # Some spill, as docs/kernels.md says: the backward, and all of them in float32 with large windows.
-    judge(compiled(launch, monkeypatch), kernels=2 if one_kernel else 3, spilled=64 if dtype == HALF else 1024)
+    small = height * breadth <= 64
+    # Some spill, as docs/kernels.md says, the backward in float32 most.
+    spilled = 64 if dtype == HALF else 384 if small else 1280
+    judge(compiled(launch, monkeypatch), kernels=2 if dtype == HALF and small else 3, spilled=spilled)
 
 
 VOLUME = 2, 48, 64, 128
