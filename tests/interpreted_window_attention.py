@@ -42,12 +42,12 @@ class Case(NamedTuple):
 CASES = {
     "plain": {
         "whole windows": Case((4, 6), (4, 3)),
-        "shifted, padding masked": Case((5, 7), (4, 3), (2, 1), heads=1, batch=1),
-        "shifted, padding seen": Case((5, 4), (4, 3), (2, 1), mask_padding=False),
+        "shifted, padding masked": Case((5, 4), (4, 3), (2, 1), heads=1, batch=1),
+        "shifted, padding seen": Case((5, 4), (4, 3), (2, 1), batch=1, mask_padding=False),
         "padding of zeros, without a bias": Case(
             (4, 5), (3, 4), (1, 0), padding=False, table=False, mask_padding=False, heads=1, batch=1
         ),
-        "map smaller than the window": Case((3, 2), (4, 5), heads=1, mask_padding=False),
+        "map smaller than the window": Case((3, 2), (4, 5), heads=1, batch=1, mask_padding=False),
         "smaller, and shifted": Case((3, 2), (4, 5), (1, 3), heads=1, batch=1, mask_padding=False),
         "one token": Case((1, 1), (2, 2), heads=1, batch=1),
         "shifted before padding": Case((5, 8), (4, 5), (2, 3), heads=1, batch=1, shift_first=True, mask_padding=False),

@@ -24,7 +24,6 @@ from visionattn.ops.window import relative_position_index
 
 GRID, WINDOW, SHIFT, HEADS = (5, 7), (4, 3), (2, 1), 2
 FORMS = ("bare", "with a bias, padding seen", "cosines, padding seen, masked", "shifted before padding")
-each_form = pytest.mark.parametrize("form", FORMS)
 
 
 def arguments(form: str, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
@@ -50,8 +49,7 @@ def arguments(form: str, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
     )
 
 
-@each_form
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("form", "dtype"), zip(FORMS, [torch.float32, torch.bfloat16] * 2, strict=True))
 def test_opcheck(form: str, dtype: torch.dtype) -> None:
     torch.library.opcheck(window_attention_op, arguments(form, dtype))
 
