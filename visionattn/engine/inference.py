@@ -13,6 +13,7 @@ from mmengine.dataset import Compose
 
 from visionattn.data.images import IMAGE_SUFFIXES
 from visionattn.engine.config import import_scope, load_config
+from visionattn.engine.evaluated_dataset import evaluated_dataset
 from visionattn.engine.object_inference import ObjectPredictor
 from visionattn.engine.pair_inference import Pair, PairPredictor, expand_pairs
 from visionattn.engine.trained_model import TrainedModel
@@ -162,7 +163,7 @@ def _files(path: Path) -> list[Path]:
 
 def _test_pipeline(config: Config) -> tuple[Compose, Compose]:
     """What loads the image, and the rest of the test pipeline without what loads annotations."""
-    dataset = _test_dataset(config)
+    dataset = evaluated_dataset(config)
     pipeline = dataset.get("pipeline") or config.get("test_pipeline")
     if not pipeline:
         raise ValueError("the config has neither test_dataloader.dataset.pipeline nor test_pipeline")
@@ -184,16 +185,8 @@ def _loads_annotations(step: Mapping[str, Any]) -> bool:
     return str(step["type"]).rpartition(".")[2] in ("LoadAnnotations", "LoadLabels")
 
 
-def _test_dataset(config: Config) -> dict[str, Any]:
-    loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
-    dataset = loader.get("dataset", {})
-    while "dataset" in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset["dataset"]
-    return dict(dataset)
-
-
 def _dataset_metainfo(config: Config) -> dict[str, Any]:
-    dataset = _test_dataset(config)
+    dataset = evaluated_dataset(config)
     known = dict(getattr(DATASETS.get(dataset["type"]), "METAINFO", None) or {}) if "type" in dataset else {}
     given = {key: dataset[key] for key in ("classes", "palette") if dataset.get(key)}
     return {**known, **(dataset.get("metainfo") or {}), **given}

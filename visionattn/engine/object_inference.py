@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from visionattn.data.images import read_image
+from visionattn.engine.evaluated_dataset import evaluated_dataset
 from visionattn.engine.trained_model import TrainedModel
 
 Image = str | Path | np.ndarray
@@ -33,7 +34,9 @@ class ObjectPredictor:
     ) -> None:
         self._trained = TrainedModel(config, checkpoint, device)
         self.model, self.device = self._trained.model, self._trained.device
-        dataset = _test_dataset(self._trained.config)
+        dataset = evaluated_dataset(self._trained.config)
+        if not dataset.get("pipeline"):
+            raise ValueError("the config has no test_dataloader.dataset.pipeline, which makes an image ready")
         with self._trained.scope():
             self._pipeline = Compose(dataset["pipeline"])
         named = self._trained.dataset_meta.get("classes") or dataset.get("classes")
@@ -55,14 +58,3 @@ class ObjectPredictor:
         with self._trained.scope():
             packed = self._pipeline(raw)
         return self._trained(packed)
-
-
-def _test_dataset(config: Config) -> dict[str, Any]:
-    """The config of the data set whose pipeline makes an image ready, without wrappers."""
-    loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
-    dataset = loader.get("dataset") or {}
-    while "dataset" in dataset:
-        dataset = dataset["dataset"]
-    if not dataset.get("pipeline"):
-        raise ValueError("the config has no test_dataloader.dataset.pipeline, which makes an image ready")
-    return dict(dataset)
