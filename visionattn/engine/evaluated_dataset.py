@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 
 def evaluated_dataset(config: Config) -> dict[str, Any]:
-    """The config of the data set for tests, or else for validation, without wrappers such as RepeatDataset; {} if none."""
+    """The config of the data set for tests, or else for validation, without wrappers as RepeatDataset; {} if none."""
     loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
     dataset = loader.get("dataset") or {}
     while "dataset" in dataset:
