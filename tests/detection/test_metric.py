@@ -18,6 +18,7 @@ from pycocotools import mask as codec
 from ranks import in_ranks
 
 from visionattn.detection import CocoMetric, DetectionSample
+from visionattn.detection import metric as metric_module
 from visionattn.detection.coco_results import category_ids
 from visionattn.detection.coco_scores import FIGURES, coco_scores
 
@@ -281,3 +282,37 @@ def test_processes_gather_every_image_once(tmp_path: Path) -> None:
         ranks = in_ranks(rank_of(size), tmp_path / str(size), size)
         assert [rank.result for rank in ranks] == [expected] * size
     assert 0 < expected["coco/bbox_AP"] < 1
+
+
+def test_a_training_reads_and_draws_its_truth_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    polygon = [[1.0, 1.0, 7.0, 1.0, 7.0, 5.0, 1.0, 5.0]]
+    truth = {
+        "images": [{"id": 3, "height": 8, "width": 10}],
+        "categories": [{"id": 7, "name": "cell"}],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": 7, "bbox": [1, 1, 6, 4], "area": 24, "segmentation": polygon}
+        ],
+    }
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    mask = codec.decode(codec.merge(codec.frPyObjects(polygon, 8, 10)))
+    found = {"boxes": np.array([[1.0, 1, 7, 5]]), "scores": np.array([0.9]), "labels": np.array([0])}
+    sample = {"image_id": 3, "predicted": {**found, "masks": mask[None]}}
+    sample["predicted"] = {key: torch.as_tensor(value) for key, value in sample["predicted"].items()}
+    metric = CocoMetric(path, iou_types=("segm",))
+    metric.dataset_meta = {"classes": ("cell",)}
+    drawings = []
+    real = metric_module.with_run_lengths
+    monkeypatch.setattr(metric_module, "with_run_lengths", lambda truth: drawings.append(1) or real(truth))
+    for _ in range(2):
+        metric.process(None, [sample])
+        assert metric.evaluate(1)["coco/segm_AP"] == 1.0
+    assert len(drawings) == 1
+    truth["annotations"][0]["segmentation"] = [
+        [1.0, 5.0, 7.0, 5.0, 7.0, 7.0, 1.0, 7.0]
+    ]  # another truth, another answer
+    path.write_text(json.dumps(truth))
+    os.utime(path, ns=(1, 1))
+    metric.process(None, [sample])
+    assert metric.evaluate(1)["coco/segm_AP"] == 0.0
+    assert len(drawings) == 2

@@ -21,6 +21,7 @@ from visionattn.detection.coco_report import class_table, figures_line, replace_
 from visionattn.detection.coco_results import category_ids, result_rows, run_lengths
 from visionattn.detection.coco_scores import FIGURES, CocoScores, IoUType, Tool, coco_scores
 from visionattn.detection.confusion import confusion_counts
+from visionattn.detection.truth_masks import with_run_lengths
 from visionattn.registry import METRICS
 
 
@@ -78,6 +79,7 @@ class CocoMetric(BaseMetric):
         self.tool: Tool = tool
         self.out = out  # a Runner puts its own folder where there is None
         self.scores = {}
+        self._known: tuple[Any, Mapping[str, Any]] | None = None
         self.printed = tuple(f"{kind}_{name}" for kind in self.iou_types for name in self.figure_names[2:])
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
@@ -177,15 +179,18 @@ class CocoMetric(BaseMetric):
         return confusion_counts(truth, results, categories)
 
     def _truth(self) -> Mapping[str, Any]:
+        """The truth, masks as run lengths where they are evaluated; read and drawn once, unless the file changes."""
         meta = self.dataset_meta or {}
         path = self.ann_file or meta.get("ann_file")
-        if path is None:
-            if "coco" not in meta:
-                raise ValueError("CocoMetric has no truth: give it ann_file, COCO's json of the images it evaluates")
-            known: Mapping[str, Any] = meta["coco"]
-            return known
-        loaded: Mapping[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        return loaded
+        if path is None and "coco" not in meta:
+            raise ValueError("CocoMetric has no truth: give it ann_file, COCO's json of the images it evaluates")
+        source: Any = meta["coco"] if path is None else (str(path), Path(path).stat().st_mtime_ns)
+        known = self._known
+        if known is None or not (known[0] is source or (path is not None and known[0] == source)):
+            truth = source if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+            masks = "segm" in self.iou_types and "annotations" in truth
+            known = self._known = (source, with_run_lengths(truth) if masks else truth)
+        return known[1]
 
     def _write(
         self, out: Path, rows: Mapping[IoUType, list[dict[str, Any]]], images: int, names: Mapping[int, str]

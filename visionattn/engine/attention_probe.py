@@ -15,7 +15,8 @@ from torch import Tensor
 from visionattn.analysis.attention_record import Recorded, first_picture, recording
 from visionattn.data.images import read_image
 from visionattn.engine.config import load_config
-from visionattn.engine.inference import _test_dataset, _without_annotations, takes_pairs
+from visionattn.engine.evaluated_dataset import evaluated_dataset
+from visionattn.engine.inference import _without_annotations, takes_pairs
 from visionattn.engine.trained_model import TrainedModel
 
 
@@ -85,7 +86,7 @@ def probe_attention(
 def _packed(trained: TrainedModel, config: Config, file: str | Path, image: Any) -> dict[str, Any]:
     """The image after the test pipeline; tasks name it differently."""
     with trained.scope():
-        pipeline = _test_dataset(config).get("pipeline") or config.get("test_pipeline")
+        pipeline = evaluated_dataset(config).get("pipeline") or config.get("test_pipeline")
         if not pipeline:
             raise ValueError("the config has neither test_dataloader.dataset.pipeline nor test_pipeline")
         raw = {"img_path": str(file), "image": image, "file": str(file), "ori_shape": image.shape[:2]}
