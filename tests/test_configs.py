@@ -185,6 +185,8 @@ def test_data_root_reaches_every_dataset():
         config = load_config(path, {"data_root": "/elsewhere"})
         for split in ("train", "val", "test"):
             dataset = config[f"{split}_dataloader"].dataset
+            while "dataset" in dataset:
+                dataset = dataset.dataset
             assert dataset.type.endswith("MadeUpStereo") or dataset.data_root == "/elsewhere"
 
 

@@ -245,3 +245,11 @@ def test_frozen_weights_or_input_get_no_gradient() -> None:
     w = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(9))
     (grad,) = torch.autograd.grad((frozen(leaf) * w).sum(), leaf)
     torch.testing.assert_close(grad, reference["x"], rtol=1e-12, atol=1e-12)
+
+
+def test_a_residual_of_another_shape_is_refused() -> None:
+    mixer = mixer_of()
+    with torch.no_grad():
+        x = torch.randn(1, 20, 30, 12, dtype=torch.float64)
+        with pytest.raises(RuntimeError, match="size"):
+            mixer.add_to(x.transpose(1, 2).contiguous(), x)

@@ -21,6 +21,7 @@ from visionattn.detection import CocoMetric, DetectionSample
 from visionattn.detection import metric as metric_module
 from visionattn.detection.coco_results import category_ids
 from visionattn.detection.coco_scores import FIGURES, coco_scores
+from visionattn.detection.truth_masks import with_run_lengths
 
 KNOWN = Path(os.environ.get("VISIONATTN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "coco_eval_known"
 with_known = pytest.mark.skipif(not KNOWN.is_dir(), reason=f"no known answers in {KNOWN}")
@@ -316,3 +317,18 @@ def test_a_training_reads_and_draws_its_truth_once(tmp_path: Path, monkeypatch: 
     metric.process(None, [sample])
     assert metric.evaluate(1)["coco/segm_AP"] == 0.0
     assert len(drawings) == 2
+
+
+def test_masks_that_cannot_be_drawn_are_left_to_the_tool() -> None:
+    image = {"id": 3, "height": 8, "width": 10}
+    shapes = [[[1.0, 2.0]], [[]], [], None]
+    annotations = [{"id": n, "image_id": 3, "segmentation": shape} for n, shape in enumerate(shapes, 1)]
+    annotations += [
+        {"id": 9, "image_id": 4, "segmentation": [[1.0, 1.0, 7.0, 1.0, 7.0, 5.0]]},
+        {"id": 10, "image_id": 3},
+    ]
+    truth = {"images": [image, {"id": 5}], "annotations": annotations}
+    assert with_run_lengths(truth) == truth
+    crowd = {"id": 1, "image_id": 3, "segmentation": {"size": [8, 10], "counts": [3, 5, 72]}}
+    (drawn,) = with_run_lengths({"images": [image], "annotations": [crowd]})["annotations"]
+    np.testing.assert_array_equal(codec.decode(drawn["segmentation"]).T.ravel(), [0] * 3 + [1] * 5 + [0] * 72)

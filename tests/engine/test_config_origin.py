@@ -108,6 +108,6 @@ def test_every_value_of_every_config_is_found_on_a_line_that_says_it(path: Path)
             assert place.file is not None
             line = place.file.read_text().splitlines()[place.line - 1]
             if isinstance(value, str | int | float):
-                assert str(name) in line, f"{'.'.join((*key, str(name)))}: {place}: {line}"
+                assert str(name) in line or "{{_base_." in line, f"{'.'.join((*key, str(name)))}: {place}: {line}"
                 looked_at += 1
     assert looked_at > 50

@@ -90,7 +90,13 @@ class EfficientAttention(ContextQKVAttention, ResidualMixer):
 
     def add_to(self, residual: Tokens, x: Tokens, scale: Tensor | None = None, mask: Tensor | None = None) -> Tokens:
         """One walk over the map where `folds` allows it and nothing observes self; otherwise calls self."""
-        if residual.dtype == x.dtype and x.dim() <= 5 and x.shape[-1] == self.dim:  # else self(x) has the error
+        if (
+            type(residual) is type(x)
+            and residual.dtype == x.dtype
+            and residual.shape == x.shape
+            and x.dim() <= 5
+            and x.shape[-1] == self.dim
+        ):  # else self(x), or the sum, has the error
             weights = folding_weights(self, x, None, mask, self)
             if weights is not None:
                 return self._fold(x, weights, residual, None if scale is None else scale.to(x.dtype))
@@ -134,12 +140,13 @@ def folding_weights(
     - the mixer is exactly EfficientAttention (a subclass may look at values or weights) and normalises its queries;
     - qkv and proj are exactly nn.Linear, without hooks, parametrisations or wrappers, and proj_drop does nothing;
     - nothing observes the modules `passed_over`, which are not called either;
-    - at least `FEWEST_TOKENS` tokens, and no more multiplications than the plain form.
+    - not an empty batch, at least `FEWEST_TOKENS` tokens, and no more multiplications than the plain form.
     """
     if context is not None or mask is not None or type(mixer) is not EfficientAttention or "attend" in vars(mixer):
         return None
     if not (
         mixer.normalize_queries
+        and x.numel() > 0
         and _pays(math.prod(x.shape[1:-1]), mixer.dim, mixer.key_dim, mixer.value_dim, mixer.num_heads)
         and takes_shortcuts(x)
     ):

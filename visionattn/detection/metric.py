@@ -179,12 +179,12 @@ class CocoMetric(BaseMetric):
         return confusion_counts(truth, results, categories)
 
     def _truth(self) -> Mapping[str, Any]:
-        """The truth, masks as run lengths where they are evaluated; read and drawn once, unless the file changes."""
+        """The truth, masks as run lengths where they are evaluated; read and drawn once for the same file or dict."""
         meta = self.dataset_meta or {}
         path = self.ann_file or meta.get("ann_file")
         if path is None and "coco" not in meta:
             raise ValueError("CocoMetric has no truth: give it ann_file, COCO's json of the images it evaluates")
-        source: Any = meta["coco"] if path is None else (str(path), Path(path).stat().st_mtime_ns)
+        source: Any = meta["coco"] if path is None else _edition(Path(path))
         known = self._known
         if known is None or not (known[0] is source or (path is not None and known[0] == source)):
             truth = source if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
@@ -211,3 +211,9 @@ class CocoMetric(BaseMetric):
 
 def _numbers(values: Tensor) -> np.ndarray:
     return values.detach().cpu().numpy().astype(np.float64)
+
+
+def _edition(path: Path) -> tuple[str, int, int, int]:
+    """What changes when a file is written anew."""
+    state = path.stat()
+    return str(path), state.st_ino, state.st_size, state.st_mtime_ns

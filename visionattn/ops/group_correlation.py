@@ -71,7 +71,7 @@ def correlation_gradients(grad: Tensor, left: Tensor, right: Tensor) -> tuple[Te
 def _chunks(groups: int, left: Tensor, right: Tensor) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:
     """Which groups, and the channels of both maps in them: views [B, n, C / groups, H, W]."""
     maps = torch.unflatten(left, 1, (groups, -1)), torch.unflatten(right, 1, (groups, -1))
-    step = max(1, _CHUNK_BYTES * groups // (left.numel() * left.element_size())) if left.is_cpu else groups
+    step = max(1, _CHUNK_BYTES * groups // max(1, left.numel() * left.element_size())) if left.is_cpu else groups
     for start in range(0, groups, step):
         chunk = slice(start, start + step)
         yield chunk, (maps[0][:, chunk], maps[1][:, chunk])
