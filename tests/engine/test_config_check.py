@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,8 @@ def test_keywords_are_followed_upwards() -> None:
 def test_nearest_looks_past_scopes_and_case() -> None:
     assert nearest("resnot", ["mmseg.ResNet", "VGG", "visionattn.ResNeSt"])[0] == "mmseg.ResNet"
     assert nearest("IterBased", ["TestLoop", "IterBasedTrainLoop"])[0] == "IterBasedTrainLoop"
+    for tied in permutations(["IoUMetric", "visionattn.IoUMetric"]):
+        assert nearest("IoU", tied) == ["visionattn.IoUMetric", "IoUMetric"]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from random_run import RandomData, random_config
 from tiny_segmentation import write_segmentation
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from visionattn.cli.errors import as_answer
 from visionattn.engine.checkpoint import latest_checkpoint
@@ -52,6 +54,22 @@ class DeadlyData(RandomData):
         if get_worker_info() is not None and Path(self.record).read_text().count("\n") > 40:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
+
+
+class HeldData(Dataset[int]):
+    """Its worker is held at the second sample: killed elsewhere it may die with the lock of the event that ends it."""
+
+    def __init__(self) -> None:
+        self.held = multiprocessing.Event()
+
+    def __getitem__(self, index: int) -> int:
+        if index == 1:
+            self.held.set()
+            time.sleep(300)
+        return index
+
+    def __len__(self) -> int:
+        return 100
 
 
 class At(Hook):
@@ -94,8 +112,10 @@ def test_a_worker_that_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()], ids=repr)
 def test_a_worker_whose_connection_ends_before_its_death_is_known(tmp_path: Path, error: OSError | EOFError) -> None:
-    batches = iter(DataLoader(range(100), num_workers=1))  # type: ignore[arg-type]
+    data = HeldData()
+    batches = iter(DataLoader(data, num_workers=1))
     next(batches)
+    assert data.held.wait(60)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     try:
         worker = batches._workers[0]  # type: ignore[attr-defined]

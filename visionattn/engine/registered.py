@@ -60,7 +60,7 @@ def find_type(name: str, registry: Registry, scope: str) -> Callable[..., Any] |
 def type_names(registry: Registry, scope: str) -> list[str]:
     """Every name of a root registry and its children, as a config of this scope writes it."""
     names = []
-    for part in (registry, *registry._children.values()):
+    for part in (registry, *(registry._children[child] for child in sorted(registry._children))):
         if isinstance(part, LazyRegistry):
             part.import_all()
         else:
@@ -71,9 +71,12 @@ def type_names(registry: Registry, scope: str) -> list[str]:
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """The `count` names most like this one, whatever scope stands before them and however they are capitalised."""
+    """The `count` names most like this one, whatever scope stands before them and however they are capitalised.
+
+    Of those that are equally like it ours come first.
+    """
     alike = [(_likeness(_bare(name), _bare(other)), other) for other in dict.fromkeys(names)]
-    alike.sort(key=lambda pair: -pair[0])
+    alike.sort(key=lambda pair: (-pair[0], not pair[1].startswith(f"{SCOPE}.")))
     return [other for likeness, other in alike[:count] if likeness >= 0.3]
 
 
