@@ -16,7 +16,7 @@ from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.ops import folded_chunks
 from visionattn.ops import folded_efficient_attention as folded_op
 from visionattn.ops.folded_efficient_attention import folded_efficient_attention
-from visionattn.ops.folded_whole_map import Weights
+from visionattn.ops.folded_whole_map import Options, Weights
 
 
 def mixer_of(seed: int = 0, dim: int = 12, **options: object) -> EfficientAttention:
@@ -94,13 +94,53 @@ def test_both_forms_agree(
 
 @pytest.mark.parametrize("tokens", [1, 63, 64, 65, 128, 129, 200])
 @pytest.mark.parametrize("channels_first", [False, True])
-def test_chunks_of_any_length_agree(tokens: int, channels_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_place", [0, 12])
+def test_chunks_of_any_length_agree(
+    tokens: int, channels_first: bool, in_place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folded_chunks, "_CHUNK_BYTES", 1)  # chunks of 64 tokens at most
+    monkeypatch.setattr(folded_chunks, "_ROWS_IN_PLACE", in_place)
     mixer = mixer_of(num_heads=2)
     x = torch.randn(2, tokens, 12, dtype=torch.float64)
     if channels_first:
         x = x.mT.contiguous().mT
     assert_all_forms_agree(mixer, x, monkeypatch)
+
+
+@pytest.mark.parametrize("in_place", [0, 12])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_chunks_add_any_residual_or_none(channels_first: bool, in_place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folded_chunks, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(folded_chunks, "_ROWS_IN_PLACE", in_place)
+    mixer = mixer_of(num_heads=2)
+    x, residual = torch.randn(2, 2, 150, 12, dtype=torch.float64).unbind()
+    if channels_first:
+        x = x.mT.contiguous().mT
+    layers = Weights(mixer.qkv.weight, mixer.qkv.bias, mixer.proj.weight, mixer.proj.bias)
+    with torch.no_grad():
+        expected = mixer(x)
+        for adds_x, added, total in ((True, None, x), (False, residual, residual), (False, None, 0)):
+            out = folded_chunks.forward_in_chunks(Options(2, 12, 1.0, adds_x), x, added, None, layers)
+            assert_same({"out": out}, {"out": expected + total})
+
+
+@pytest.mark.parametrize("bias", [0.0, 20.0, 80.0, -80.0, 300.0])
+def test_biases_that_take_the_queries_back(bias: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first channel is 1 and gives -95, or 15 less than the bias: exp of it alone is nearly 0 in float32."""
+    mixer = mixer_of(num_heads=2, key_dim=8)
+    with torch.no_grad():
+        assert mixer.qkv.bias is not None
+        mixer.qkv.bias[:8] = bias
+        mixer.qkv.weight[:8, 0] = -bias - 15.0 if bias > 0 else -bias
+    x = torch.randn(2, 150, 12, dtype=torch.float64)
+    x[..., 0] = 1.0
+    expected = mixer(x)
+    monkeypatch.setattr(folded_op, "_CACHED_BYTES", 0)
+    monkeypatch.setattr(folded_op, "_FEW_BYTES", 0)
+    monkeypatch.setattr(efficient, "FEWEST_TOKENS", 1)
+    monkeypatch.setattr(efficient, "_pays", lambda *_: True)
+    with torch.no_grad():
+        assert_same({"out": mixer.float()(x.float()).double()}, {"out": expected}, 2e-5)
 
 
 @pytest.mark.parametrize("size", [1.0, 1000.0, -3000.0])
@@ -128,9 +168,11 @@ def test_gradients_are_those_of_finite_differences() -> None:
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("zero_init", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("in_place", [0, 12])
 def test_the_block_agrees_with_residual_and_scale(
-    norm: bool, zero_init: bool, channels_last: bool, monkeypatch: pytest.MonkeyPatch
+    norm: bool, zero_init: bool, channels_last: bool, in_place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(folded_chunks, "_ROWS_IN_PLACE", in_place)
     monkeypatch.setattr(efficient, "FEWEST_TOKENS", 1)
     monkeypatch.setattr(efficient, "_pays", lambda *_: True)
     torch.manual_seed(0)

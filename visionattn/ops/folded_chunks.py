@@ -1,12 +1,16 @@
 """Folded efficient attention in two walks over the tokens of a map, in chunks that stay in cache; forward only.
 
-A map is a view [C, N] of either memory order. The rows of a chunk of a channels-first map lie N elements apart, which
-costs matrix products a factor of three when N is a power of two: the chunk is copied into a scratch of cache size, and
-answers are written from one. A chunk of a channels-last map, or one that is the whole map, is dense and used where it
-lies.
+A map is a view [C, N] of either memory order. The rows of a chunk of a channels-first map lie N elements apart, each on
+a page of its own. Up to 128 of them are read and written where they lie; more are slower than a copy in a scratch of
+cache size (measured for 32 to 256 channels). A chunk of a channels-last map, or one that is the whole map, is dense.
+
+The bias of the queries is left out of their exponentials, exp(w x + b) = exp(b) exp(w x): their sums are weighted by
+exp(b), one product of matrices for all heads, and so is what the answers are mixed with.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,6 +18,9 @@ from torch import Tensor
 from visionattn.ops.folded_whole_map import Options, Weights, is_safe, mixing_of
 
 _CHUNK_BYTES = 2**21
+_ROWS_IN_PLACE = 128
+_LARGEST_BIAS = 32.0
+"""Beyond 40, exp(w x) may have vanished in a sum of exp(w x + b) that looks safe: then the bias is added."""
 
 
 def forward_in_chunks(
@@ -25,14 +32,14 @@ def forward_in_chunks(
     bias = x.new_zeros(dim) if weights.qkv_bias is None else weights.qkv_bias[:dim]
     if temperature != 1.0:
         query, bias, key = query / temperature, bias / temperature, key / temperature
-    out = torch.empty_like(x)
+    plain, factors, out = bias.abs().amax().item() <= _LARGEST_BIAS, bias.exp(), torch.empty_like(x)
     for b in range(len(x)):
         image = x[b].t()
         _, mixing = mixing_of(_weigh_inputs(image, key)[None], weights, heads)
         mixing = mixing[0] if scale is None else mixing[0] * scale[:, None]
         target, plus = out[b].t(), image if adds_x else None if residual is None else residual[b].t()
-        if not is_safe(_mix(image, query, bias, mixing, heads, plus, target, subtract_maximum=False)):
-            _mix(image, query, bias, mixing, heads, plus, target, subtract_maximum=True)
+        if not (plain and is_safe(_mix(image, query, factors, mixing, heads, plus, target))):
+            _mix_shifted(image, query, bias, mixing, heads, plus, target)
     return out
 
 
@@ -69,50 +76,71 @@ def _largest_keys(x: Tensor, key_weight: Tensor) -> Tensor:
 
 
 def _mix(
+    x: Tensor, query_weight: Tensor, factors: Tensor, mixing: Tensor, heads: int, residual: Tensor | None, out: Tensor
+) -> Tensor:
+    """Writes out = mixing R + residual, R the softmax over each head's channels of query_weight x + log(factors).
+
+    Args:
+        x, residual, out: [C, N]; the residual may be x itself, or None.
+        query_weight, factors: [D, C] and [D].
+        mixing: [C, D].
+    Returns:
+        The sums of exponentials, [heads, N].
+    """
+    own = torch.eye(heads, dtype=x.dtype, device=x.device).repeat_interleave(len(factors) // heads, 1)  # [heads, D]
+    summing = own * factors
+    totals = x.new_empty(heads, x.shape[1])
+
+    def attend(chunk: Tensor, start: int, weights: Tensor) -> None:
+        torch.mm(query_weight, chunk, out=weights).exp_()
+        total = torch.mm(summing, weights, out=totals[:, start : start + chunk.shape[1]])
+        _heads_of(weights, heads).mul_(total.reciprocal().unsqueeze(1))
+
+    _write(x, attend, mixing * factors, residual, out)
+    return totals
+
+
+def _mix_shifted(
     x: Tensor,
     query_weight: Tensor,
-    query_bias: Tensor,
+    bias: Tensor,
     mixing: Tensor,
     heads: int,
     residual: Tensor | None,
     out: Tensor,
-    *,
-    subtract_maximum: bool,
-) -> Tensor:
-    """Writes out = mixing R + residual, R the softmax over each head's channels of query_weight x + query_bias.
+) -> None:
+    """As `_mix` for any values: the bias is added, and the maximum over each head's channels subtracted."""
 
-    Args:
-        x, residual, out: [C, N]; the residual may be x itself, or None.
-        query_weight, query_bias: [D, C] and [D].
-        mixing: [C, D].
-    Returns:
-        The sums of exponentials, [heads, 1, N].
-    """
-    dim = len(query_weight)
-    length = _chunk_length(x, dim)
+    def attend(chunk: Tensor, start: int, weights: Tensor) -> None:
+        by_head = _heads_of(torch.addmm(bias[:, None], query_weight, chunk, out=weights), heads)
+        by_head.sub_(by_head.amax(1, keepdim=True))
+        by_head.mul_(by_head.exp_().sum(1, keepdim=True).reciprocal_())
+
+    _write(x, attend, mixing, residual, out)
+
+
+def _write(
+    x: Tensor, attend: Callable[[Tensor, int, Tensor], None], mixing: Tensor, residual: Tensor | None, out: Tensor
+) -> None:
+    """Writes out [C, N] = mixing [C, D] R + residual, where attend(chunk of x, its start, R [D, n]) makes R."""
+    dim, length = mixing.shape[1], _chunk_length(x, mixing.shape[1])
     scratch, out_scratch, buffer = _scratch_for(x, length), _scratch_for(out, length), x.new_empty(dim * length)
-    totals = x.new_empty(heads, 1, x.shape[1])
-    walk = zip(
-        torch.split(x, length, 1),
-        torch.split(x if residual is None else residual, length, 1),
-        torch.split(out, length, 1),
-        torch.split(totals, length, 2),
-        strict=True,
-    )
-    for chunk, added, target, total in walk:
-        n, cached = chunk.shape[1], _in_cache(chunk, scratch)
-        weights = torch.addmm(query_bias[:, None], query_weight, cached, out=_rows(buffer, dim, n))
-        by_head = weights.view(heads, -1, n)
-        if subtract_maximum:
-            by_head.sub_(by_head.amax(1, keepdim=True))
-        torch.sum(by_head.exp_(), 1, keepdim=True, out=total)
-        by_head.mul_(total.reciprocal())
-        y = torch.mm(mixing, weights, out=target if out_scratch is None else out_scratch[:, :n])
-        if residual is not None:
-            torch.add(cached if residual is x else added, y, out=target)
-        elif out_scratch is not None:
-            target.copy_(y)
-    return totals
+    for start in range(0, x.shape[1], length):
+        n = min(length, x.shape[1] - start)
+        chunk, target = x.narrow(1, start, n), out.narrow(1, start, n)
+        added = None if residual is None else residual.narrow(1, start, n)
+        cached, weights = _in_cache(chunk, scratch), buffer[: dim * n].view(dim, n)
+        attend(cached, start, weights)
+        if out_scratch is not None:
+            y = torch.mm(mixing, weights, out=out_scratch[:, :n])
+            if added is None:
+                target.copy_(y)
+            else:
+                torch.add(cached if residual is x else added, y, out=target)
+        elif added is None:
+            torch.mm(mixing, weights, out=target)
+        else:
+            torch.addmm(added, mixing, weights, out=target)
 
 
 def _chunk_length(x: Tensor, key_dim: int) -> int:
@@ -127,11 +155,12 @@ def _chunk_length(x: Tensor, key_dim: int) -> int:
 
 
 def _scratch_for(x: Tensor, length: int) -> Tensor | None:
-    """An empty chunk [C, length] if those of the map x [C, N] must be copied; None if they are dense where they lie."""
+    """An empty chunk [C, length] if those of the map x [C, N] are copied; None if they are used where they lie."""
     channels, tokens = x.shape
     rows_are_tokens = x.stride(0) == 1 and x.stride(1) >= channels
     dense = rows_are_tokens or (length == tokens and x.is_contiguous())
-    return None if dense else x.new_empty(channels, length)
+    in_place = dense or (x.stride(1) == 1 and channels <= _ROWS_IN_PLACE)
+    return None if in_place else x.new_empty(channels, length)
 
 
 def _in_cache(chunk: Tensor, scratch: Tensor | None) -> Tensor:
@@ -139,5 +168,6 @@ def _in_cache(chunk: Tensor, scratch: Tensor | None) -> Tensor:
     return chunk if scratch is None else scratch[:, : chunk.shape[1]].copy_(chunk)
 
 
-def _rows(buffer: Tensor, rows: int, columns: int) -> Tensor:
-    return buffer[: rows * columns].view(rows, columns)
+def _heads_of(rows: Tensor, heads: int) -> Tensor:
+    """[heads * d, n] as the view [heads, d, n]."""
+    return rows.view(heads, -1, rows.shape[1])
