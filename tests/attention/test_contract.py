@@ -99,6 +99,22 @@ def test_output_has_the_shape_of_the_map(name: str) -> None:
 
 
 @every_mechanism
+def test_an_empty_batch_gets_an_empty_answer(name: str) -> None:
+    """As of convolutions: a head of detections meets images without any."""
+    for grid in grids(name):
+        mixer, x = make(name, grid).train(), random_map(grid, batch=0).requires_grad_()
+        out = mixer(x)
+        assert out.shape == x.shape
+        out.sum().backward()
+        assert x.grad is not None
+        assert all(parameter.grad is None or not parameter.grad.any() for parameter in mixer.parameters())
+        mask = torch.ones(x.shape[:-1], dtype=torch.bool)
+        with torch.no_grad():
+            assert mixer.eval()(x).shape == x.shape
+            assert mixer(x, mask=mask).shape == x.shape
+
+
+@every_mechanism
 def test_takes_another_resolution_than_it_was_made_for(name: str) -> None:
     for grid in grids(name):
         other = tuple(2 * n + 1 for n in grid)

@@ -119,7 +119,7 @@ class AFTSimple(GatheringContext):
 
     def gather(self, k: Tensor, v: Tensor, grid: Sequence[int], mask: Tensor | None) -> Tensor:
         gathered = aft_simple(k.flatten(1, -2), v.flatten(1, -2), None if mask is None else mask.flatten(1))
-        return gathered.view(len(k), *[1] * len(grid), -1)
+        return gathered.view(len(k), *[1] * len(grid), gathered.shape[-1])
 
 
 @ATTENTION.register_module()
@@ -154,7 +154,7 @@ class AFTFull(GatheringContext):
         rows, columns = _resized(self.row_bias, grid, k), _resized(self.column_bias, k.shape[1:-1], k)
         bias = rows.flatten(1).mT @ columns.flatten(1)
         gathered = aft_full(k.flatten(1, -2), v.flatten(1, -2), bias, None if mask is None else mask.flatten(1))
-        return gathered.view(len(k), *grid, -1)
+        return gathered.view(len(k), *grid, gathered.shape[-1])
 
 
 @ATTENTION.register_module()

@@ -220,7 +220,7 @@ class QKVAttention(TokenMixer):
         return q, kv[..., : self.key_dim], kv[..., self.key_dim :]
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
-        return tokens.reshape(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)  # [B, heads, N, d]
+        return torch.unflatten(tokens, -1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, N, d]
 
 
 class ContextQKVAttention(QKVAttention, ContextMixer):

@@ -10,6 +10,7 @@ place of the smaller map covers padding alone, it is no key.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -84,7 +85,7 @@ class FourierAttention(ContextQKVAttention):
     def _shortened(self, tokens: Tensor, grid: Grid, size: Sequence[int]) -> Tensor:
         batch, heads, _, width = tokens.shape
         maps = tokens.reshape(batch * heads, *grid, width)
-        return low_passed(maps, size, keep_amplitude=self.keep_amplitude).reshape(batch, heads, -1, width)
+        return low_passed(maps, size, keep_amplitude=self.keep_amplitude).reshape(batch, heads, math.prod(size), width)
 
 
 def kept_frequencies(extent: int, ratio: float) -> int:

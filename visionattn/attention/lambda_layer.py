@@ -82,9 +82,9 @@ class LambdaMixer(TokenMixer):
         q, v = normalized(self.norm_q, q, real), normalized(self.norm_v, v, real)
         if real is not None:
             v = v.masked_fill(~real[..., None], 0.0)
-        k, v = (t.reshape(*t.shape[:2], self.depth, -1).transpose(1, 2) for t in (k, v))  # [B, U, M, K or E]
-        positional = self.position_lambdas(v.reshape(batch, self.depth, *grid, -1))
-        queries = q.reshape(*q.shape[:2], self.num_heads, -1).to(positional.dtype)
+        k, v = (torch.unflatten(t, -1, (self.depth, -1)).transpose(1, 2) for t in (k, v))  # [B, U, M, K or E]
+        positional = self.position_lambdas(v.reshape(batch, self.depth, *grid, v.shape[-1]))
+        queries = torch.unflatten(q, -1, (self.num_heads, -1)).to(positional.dtype)
         out = apply_lambdas(queries, content_lambda(k, v, real).to(positional.dtype), positional)
         return out.reshape(x.shape)
 

@@ -171,4 +171,4 @@ class LongShortAttention(TokenMixer):
         return tuple(max(length // 2, 1) for length in self.window)
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
-        return tokens.reshape(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)  # [B, heads, N, d]
+        return torch.unflatten(tokens, -1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, N, d]

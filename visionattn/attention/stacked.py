@@ -87,4 +87,4 @@ class StackedAttention(ContextMixer):
             query = hop(query, tokens, real)
         answer: Tensor = self.proj_drop(self.proj(query))
         # A map of its own, not a view of one token: what comes after may write into it.
-        return answer.view(len(x), *[1] * (x.dim() - 2), -1).expand_as(x).contiguous()
+        return answer.view(len(x), *[1] * (x.dim() - 2), x.shape[-1]).expand_as(x).contiguous()

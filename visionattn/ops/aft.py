@@ -70,7 +70,7 @@ def aft_local(k: Tensor, v: Tensor, row: Tensor, column: Tensor, reach: int, mas
     grid = k.shape[1:-1]
     weights = _exponentials(k.flatten(1, -2), None if mask is None else mask.flatten(1)).view(k.shape)
     both = torch.cat([weights * v, weights], dim=-1)
-    sums = both.flatten(1, -2).sum(1).view(len(both), *[1] * len(grid), -1)
+    sums = both.flatten(1, -2).sum(1).view(len(both), *[1] * len(grid), both.shape[-1])
     around = [reach - 1] * 2 * len(grid)
     columns, both = F.pad(column, around), F.pad(both, (0, 0, *around))  # keys of 0 beyond the edge add nothing
     for offset in product(range(2 * reach - 1), repeat=len(grid)):

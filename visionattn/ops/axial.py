@@ -31,7 +31,8 @@ def axial_attention(
     rest = [extent for number, extent in enumerate(grid) if number != axis]
 
     def lines(t: Tensor) -> Tensor:
-        return t.reshape(batch, heads, *grid, -1).movedim(2 + axis, -2).flatten(1, -3)  # [B, heads * lines, L, D]
+        """[B, heads * lines, L, D]."""
+        return t.reshape(batch, heads, *grid, t.shape[-1]).movedim(2 + axis, -2).flatten(1, -3)
 
     real = (
         None if mask is None else lines(mask[:, None, :, None].expand(-1, heads, -1, 1)).mT

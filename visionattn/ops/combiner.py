@@ -154,7 +154,7 @@ def _column_summaries(
     """
 
     def columns(t: Tensor) -> Tensor:
-        return t.reshape(*t.shape[:2], *grid, -1).transpose(2, 3)  # [B, heads, W, H, D]
+        return t.reshape(*t.shape[:2], *grid, t.shape[-1]).transpose(2, 3)  # [B, heads, W, H, D]
 
     def positions(t: Tensor) -> Tensor:
         return t.transpose(2, 3).flatten(2, 3)

@@ -1,7 +1,8 @@
 """Folded efficient attention with every step on whole maps, in as few calls as it takes; forward and backward.
 
 The algebra and its names are those of `folded_efficient_attention`. Whatever has the size of the map lies channels
-first, whatever the order of x: then every product of matrices and every sum runs along rows.
+first, whatever the order of x: then every product of matrices and every sum runs along rows. Rows of whole pages are
+kept apart by a cache line: at the same place of every page they would compete for the same few lines of a cache.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _SAFE = (1e-20, 1e20)
+_PAGE, _LINE = 4096, 64  # bytes
 
 
 class Options(NamedTuple):
@@ -80,12 +82,12 @@ class FoldedWholeMap(torch.autograd.Function):
 
         # Through the softmaxes: dQ = R * (dR - its mean weighted by R, per head); dK = E * (grad_sums^T X - delta),
         # delta the mean of the gradient of P weighted by P.
-        logits = torch.empty_like(saved.exponentials)
+        logits = rows_apart(x, 2 * dim)
         grad_queries, grad_keys = logits[:, :dim], logits[:, dim:]
-        grad_queries.copy_(torch.bmm(mixing.mT, grad_maps)).mul_(queries)
+        torch.bmm(mixing.mT, grad_maps, out=grad_queries).mul_(queries)
         grad_by_head, by_head = _heads_of(grad_queries, heads), _heads_of(queries, heads)
         grad_by_head.addcmul_(by_head, grad_by_head.sum(2, keepdim=True), value=-1)
-        grad_keys.copy_(torch.bmm(grad_sums.mT, maps)).sub_((grad_sums * saved.weighted).sum(1).unsqueeze(2))
+        torch.bmm(grad_sums.mT, maps, out=grad_keys).sub_((grad_sums * saved.weighted).sum(1).unsqueeze(2))
         grad_keys.mul_(keys)
         if temperature != 1.0:
             logits /= temperature
@@ -126,6 +128,13 @@ def is_safe(totals: Tensor) -> bool:
     return low.item() > _SAFE[0] and high.item() < _SAFE[1]
 
 
+def rows_apart(x: Tensor, rows: int) -> Tensor:
+    """An empty [B, rows, N] for x [B, N, C]."""
+    tokens = x.shape[1]
+    apart = tokens + _LINE // x.element_size() if tokens * x.element_size() % _PAGE == 0 else tokens
+    return x.new_empty(len(x), rows, apart).narrow(2, 0, tokens)
+
+
 def in_order_of(x: Tensor, added: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
     """added + (left [B, C, D] right [B, D, N]), transposed, in the memory order of x [B, N, C]."""
     if x.stride(-1) == 1:
@@ -148,9 +157,12 @@ def _attend(options: Options, x: Tensor, weights: Weights) -> tuple[Tensor, Save
 def _exponentials(options: Options, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """weight x + bias as [B, rows, N], of which the first 2 D rows become R and E, and the row sums [B, D] of E."""
     heads, dim, temperature, _ = options
-    weight = weight.expand(len(x), -1, -1)
+    weight, projected = weight.expand(len(x), -1, -1), rows_apart(x, len(weight))
     for subtract_maximum in (False, True):
-        projected = torch.bmm(weight, x.mT) if bias is None else torch.baddbmm(bias[:, None], weight, x.mT)
+        if bias is None:
+            torch.bmm(weight, x.mT, out=projected)
+        else:
+            torch.baddbmm(bias[:, None], weight, x.mT, out=projected)
         logits = projected[:, : 2 * dim]
         queries, keys = logits[:, :dim], logits[:, dim:]
         if temperature != 1.0:

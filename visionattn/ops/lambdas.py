@@ -52,7 +52,7 @@ def local_position_lambdas(v: Tensor, kernel: Tensor, bias: Tensor | None = None
     batch, depth, *grid, width = v.shape
     maps = v.movedim(-1, 1).reshape(batch * width, depth, *grid)
     lambdas = _CONVOLUTIONS[len(grid)](maps, kernel, bias, padding=kernel.shape[-1] // 2)
-    return lambdas.reshape(batch, width, len(kernel), -1).permute(0, 3, 2, 1)
+    return lambdas.reshape(batch, width, len(kernel), math.prod(grid)).permute(0, 3, 2, 1)
 
 
 def global_position_lambdas(v: Tensor, table: Tensor) -> Tensor:
@@ -64,14 +64,14 @@ def global_position_lambdas(v: Tensor, table: Tensor) -> Tensor:
     Returns:
         [B, N, K, E].
     """
-    batch, _, *grid, width = v.shape
+    grid = v.shape[2:-1]
     dims, pairs = len(grid), table
     for axis, extent in enumerate(grid, start=2):
         pairs = pairs.unfold(axis, extent, 1)  # the window that starts at s is that of the query at extent - 1 - s
     pairs = pairs.flip(tuple(range(2, 2 + dims))).flatten(2, 1 + dims).flatten(3)  # [K, U, N, M]
     rows = pairs.permute(2, 0, 1, 3).flatten(2).flatten(0, 1)  # [N * K, U * M]
-    lambdas = rows @ v.reshape(batch, -1, width)
-    return lambdas.reshape(batch, -1, len(table), width)
+    lambdas = rows @ v.flatten(1, -2)
+    return torch.unflatten(lambdas, 1, (-1, len(table)))
 
 
 def resized_offsets(table: Tensor, grid: Sequence[int]) -> Tensor:

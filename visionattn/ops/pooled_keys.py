@@ -31,7 +31,7 @@ def pooled_tokens(
     batch, heads, _, width = tokens.shape
     maps = tokens.transpose(2, 3).reshape(batch, heads * width, *grid)
     means, real = pooled_maps(maps, size, None if mask is None else mask.reshape(batch, *grid))
-    means = means.reshape(batch, heads, width, -1).transpose(2, 3)
+    means = means.reshape(batch, heads, width, math.prod(size)).transpose(2, 3)
     return means, None if real is None else torch.flatten(real, 1)
 
 

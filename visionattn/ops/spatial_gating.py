@@ -27,7 +27,7 @@ def spatial_gate(
         [B, N, D], in the dtype of values.
     """
     with without_autocast(values.device):
-        split = at_least_float32(gate).reshape(*gate.shape[:2], len(mixing), -1).transpose(1, 2)  # [B, heads, N, d]
+        split = torch.unflatten(at_least_float32(gate), -1, (len(mixing), -1)).transpose(1, 2)  # [B, heads, N, d]
         if mask is not None:
             split = split.masked_fill(~mask[:, None, :, None], 0.0)
         mixed = mixing.to(split.dtype) @ split + bias.to(split.dtype)[..., None]

@@ -101,13 +101,13 @@ def partition(x: Tensor, layout: WindowLayout, padding: Tensor | None = None) ->
     if layout.padded:
         padding = x.new_zeros(heads, width) if padding is None else padding.to(x.dtype)
         rows = torch.cat([rows, padding.expand(batch, 1, heads, width)], dim=1)
-    return rows.flatten(1, 2).index_select(1, layout.rows).view(batch, -1, heads, layout.tokens.shape[1], width)
+    return torch.unflatten(rows.flatten(1, 2).index_select(1, layout.rows), 1, (-1, heads, layout.tokens.shape[1]))
 
 
 def merge(windows: Tensor, layout: WindowLayout) -> Tensor:
     """The inverse of `partition`: [B, W, heads, T, E] back to [B, heads, N, E], without the padding."""
-    batch, _, heads, _, width = windows.shape
-    return windows.flatten(1, 3).index_select(1, layout.slots).view(batch, -1, heads, width).transpose(1, 2)
+    rows = windows.flatten(1, 3).index_select(1, layout.slots)
+    return torch.unflatten(rows, 1, (-1, windows.shape[2])).transpose(1, 2)
 
 
 def hidden_pairs(layout: WindowLayout, mask: Tensor | None = None, *, mask_padding: bool = True) -> Tensor | None:
