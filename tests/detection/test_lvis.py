@@ -176,6 +176,8 @@ def test_a_json_that_is_not_lvis_is_refused_before_the_run(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"LvisMetric: .*lvis_v1_val\.json is not LVIS's .*visionattn\.CocoMetric"):
         LvisMetric().dataset_meta = meta
     LvisMetric(tmp_path / "another.json").dataset_meta = meta  # the file is named by hand
+    with pytest.raises(ValueError, match="LvisMetric: what the data set reads is not LVIS's"):
+        LvisMetric().dataset_meta = {"classes": ("cat",), "federated": False}  # as of VOC's files
 
 
 def table_of(objects: dict[int, int]) -> str:

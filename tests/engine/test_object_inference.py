@@ -117,6 +117,10 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
         visionattn.predict(config, folder / "weights.pth", tmp_path / "gone.png")
     with pytest.raises(ValueError, match=r"expected an RGB array \[H, W, 3\] uint8, got float64"):
         ObjectPredictor(config, folder / "weights.pth", "cpu")(np.zeros((4, 4, 3)))
+    config.test_dataloader.dataset.classes = ["x", "y"]
+    torch.save(torch.load(folder / "weights.pth")["state_dict"], tmp_path / "plain.pth")
+    with pytest.raises(ValueError, match="the config names 2 classes, and the head has num_classes=3"):
+        ObjectPredictor(config, tmp_path / "plain.pth", "cpu")
     config.pop("test_dataloader")
     with pytest.raises(ValueError, match="the config has no test_dataloader"):
         ObjectPredictor(config, folder / "weights.pth", "cpu")

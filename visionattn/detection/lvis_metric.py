@@ -49,9 +49,10 @@ class LvisMetric(CocoMetric):
     @dataset_meta.setter
     def dataset_meta(self, meta: dict[str, Any]) -> None:
         if self.ann_file is None and not meta.get("federated", True):
+            truth = meta.get("ann_file", "what the data set reads")
             raise ValueError(
-                f"LvisMetric: {meta.get('ann_file')} is not LVIS's (neg_category_ids and not_exhaustive_category_ids "
-                "of every image, a frequency of every category); evaluate with visionattn.CocoMetric"
+                f"LvisMetric: {truth} is not LVIS's (neg_category_ids and not_exhaustive_category_ids of every image, "
+                "a frequency of every category); evaluate with visionattn.CocoMetric"
             )
         self._dataset_meta = meta
 

@@ -8,9 +8,12 @@ from mmengine.config import Config
 
 
 def evaluated_dataset(config: Config) -> dict[str, Any]:
-    """The config of the data set for tests, or else for validation, without wrappers as RepeatDataset; {} if none."""
+    """The config of the data set for tests, or else for validation; {} if none.
+
+    Without wrappers: what RepeatDataset repeats, the first of those that ConcatDataset joins.
+    """
     loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
     dataset = loader.get("dataset") or {}
-    while "dataset" in dataset:
-        dataset = dataset["dataset"]
+    while inner := dataset.get("dataset") or next(iter(dataset.get("datasets") or ()), None):
+        dataset = inner
     return dict(dataset)

@@ -26,7 +26,7 @@ class ObjectPredictor:
     Attributes:
         classes: names of the labels, by the checkpoint or else the config's data set; else the labels' numbers.
     Raises:
-        ValueError: the config has no pipeline for test images.
+        ValueError: the config has no pipeline for test images; fewer names than the head has classes.
     """
 
     def __init__(
@@ -40,7 +40,14 @@ class ObjectPredictor:
         with self._trained.scope():
             self._pipeline = Compose(dataset["pipeline"])
         named = self._trained.dataset_meta.get("classes") or dataset.get("classes")
-        self.classes: Sequence[str] = tuple(map(str, named or range(self.model.head.num_classes)))
+        count = self.model.head.num_classes
+        self.classes: Sequence[str] = tuple(map(str, named or range(count)))
+        if len(self.classes) < count:
+            where = "the checkpoint's dataset_meta" if self._trained.dataset_meta.get("classes") else "the config"
+            raise ValueError(
+                f"{where} names {len(self.classes)} classes, and the head has num_classes={count}; give the config the "
+                "num_classes that the checkpoint was trained with, or a name for each"
+            )
 
     def __call__(self, image: Image) -> Any:
         """The DetectionSample of one image file or RGB array [H, W, 3] uint8, on the model's device.
