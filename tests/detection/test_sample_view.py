@@ -52,3 +52,6 @@ train_dataloader = dict(dataset=dataset)
     assert page.count("<img") == 8
     assert "cornflower" in page
     assert "Shares of the boxes" in page
+    first = min(path.name for path in (tree / "train").iterdir())
+    assert f"<b>{first}</b>" in page
+    assert "cards wide" in page  # names are written in the pictures

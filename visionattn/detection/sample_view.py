@@ -40,4 +40,5 @@ def _detection_view(data_sample: DetectionSample, image: Pixels, metainfo: Mappi
         dict(zip(classes, counts.tolist(), strict=True)),
         crowds,
         "boxes",
+        written=True,
     )

@@ -113,7 +113,8 @@ def _is_bgr(config: Config) -> bool:
 
 def _name(data_sample: Any, index: int) -> str:
     name = getattr(data_sample, "name", None)
-    return str(name or Path(getattr(data_sample, "img_path", None) or f"sample {index}").name)
+    file = getattr(data_sample, "img_path", None) or getattr(data_sample, "file", None)
+    return str(name or Path(file or f"image {index}").name)
 
 
 def _files_histogram(dataset_config: Mapping[str, Any]) -> Histogram | None:
@@ -153,18 +154,18 @@ def _legend(names: Sequence[str], colours: Any, views: Sequence[SampleView], his
     if of_files is not None:
         headings += ["files, %", ""]
     ignored = sum(view.ignored for view in views)
-    lines = [
-        f"Shares of the {unit} that have a class, in the samples shown here and in the files as they lie.",
-        f"{_percent(ignored / max(1, ignored + sum(of_shown)))} % of what is shown is ignored (hatched)",
-    ]
-    if histogram is not None and of_files is not None:
-        lines[-1] += f", of the files {_percent(histogram.ignored / max(1, histogram.ignored + sum(of_files)))} %"
+    lines = [f"Shares of the {unit} that have a class, in the samples shown here and in the files as they lie."]
+    if ignored or (histogram is not None and histogram.ignored):
+        lines.append(f"{_percent(ignored / max(1, ignored + sum(of_shown)))} % of what is shown is ignored (hatched)")
+        if histogram is not None and of_files is not None:
+            lines[-1] += f", of the files {_percent(histogram.ignored / max(1, histogram.ignored + sum(of_files)))} %"
+        lines[-1] += "."
     shown = table(headings, rows, numeric=(1, 3))
     return [
         section(
             "Classes",
             details(f"all {len(rows):,} classes", shown) if len(rows) > _MOST_ROWS else shown,
-            element("p", " ".join(lines) + ".", class_="note"),
+            element("p", " ".join(lines), class_="note"),
         )
     ]
 
@@ -217,5 +218,5 @@ def _cards(views: Sequence[tuple[int, str, tuple[int, ...], SampleView]]) -> Htm
         caption = joined((element("b", name), f"sample {index}, height {shape[0]}, width {shape[1]}", view.note), " · ")
         tiles = [(title, picture(tile, f"{title} of {name}")) for title, tile in view.tiles]
         cards.append(card(tiles, caption))
-    many = any(len(view.tiles) > 2 for *_, view in views)
-    return element("div", joined(cards, "\n"), class_="cards wide" if many else "cards")
+    wide = any(view.written or len(view.tiles) > 2 for *_, view in views)
+    return element("div", joined(cards, "\n"), class_="cards wide" if wide else "cards")

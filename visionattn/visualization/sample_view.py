@@ -23,6 +23,7 @@ class SampleView:
         counts: how often each class occurs in it, by name; empty where the task has no classes.
         ignored: how much of it is of no class.
         unit: what is counted, or what the values are.
+        written: names stand in the tiles, which are to be shown large enough for them.
         values: [N], what a task without classes measures at places of it; None where there is no such thing.
     """
 
@@ -31,6 +32,7 @@ class SampleView:
     counts: Mapping[str, int] = field(default_factory=dict)
     ignored: int = 0
     unit: str = "pixels"
+    written: bool = False
     values: NDArray[np.floating] | None = None
 
 
