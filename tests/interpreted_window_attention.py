@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from visionattn.ops.kernels import window_attention_eager as eager
 from visionattn.ops.kernels.window_attention import window_attention_op
+from visionattn.ops.kernels.window_case import WindowCase
 
 NAMES = ("answer", "log of the sums")
 LEAVES = ("qkv", "table", "padding", "scale")
@@ -168,8 +169,8 @@ def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, f
     found: dict[str, float] = {}
 
     exact = inputs.mapped(Tensor.double)
-    truth = eager.forward(*exact, mask, *options)
-    gradients = eager.backward(grad.double(), *exact, mask, truth[1], *options)
+    truth = eager.forward(WindowCase(*exact, mask, *options))
+    gradients = eager.backward(grad.double(), WindowCase(*exact, mask, *options), truth[1])
     by_name = {name: g for name, g, t in zip(LEAVES, gradients, exact, strict=True) if t is not None}
     if with_loops:
         leaves = exact.mapped(lambda t: t.clone().requires_grad_())
@@ -181,8 +182,8 @@ def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, f
 
     leaves = inputs.mapped(lambda t: t.detach().requires_grad_())
     ours = window_attention_op(*leaves, mask, *options)
-    plain = eager.forward(*inputs, mask, *options)
-    plain_gradients = eager.backward(grad, *inputs, mask, plain[1], *options)
+    plain = eager.forward(WindowCase(*inputs, mask, *options))
+    plain_gradients = eager.backward(grad, WindowCase(*inputs, mask, *options), plain[1])
     found |= {f"kernel: {name}": error(o.detach(), t) for name, o, t in zip(NAMES, ours, truth, strict=True)}
     found |= {f"twin: {name}": error(p, t) for name, p, t in zip(NAMES, plain, truth, strict=True)}
     theirs = [g for g, t in zip(plain_gradients, inputs, strict=True) if t is not None]

@@ -8,6 +8,7 @@ from hopper import LARGEST_SHARED, Resources, compiled
 from torch import Tensor
 
 from visionattn.ops.kernels.memory_order import empty_volume
+from visionattn.ops.kernels.window_case import WindowCase
 
 pytestmark = pytest.mark.slow
 
@@ -79,11 +80,11 @@ def test_window_attention(
     table, padding = torch.empty((2 * height - 1) * (2 * breadth - 1), heads), torch.empty(2, heads, width)
     mask = torch.ones(2, 70 * 75, dtype=torch.bool)
     given = qkv, table, padding, *((torch.empty(heads), mask) if cosine else (None, None))
-    options = window, (height // 2, breadth // 2), False, False
+    case = WindowCase(*given, window, (height // 2, breadth // 2), False, False)
 
     def launch() -> None:
-        _, log_total = kernels.forward(*given, *options)
-        backward.backward(qkv[:, :, :, 0], *given, log_total, *options)
+        _, log_total = kernels.forward(case)
+        backward.backward(qkv[:, :, :, 0], case, log_total)
 
     small = height * breadth <= 64
     # Some spill, as docs/kernels.md says, the backward in float32 most.

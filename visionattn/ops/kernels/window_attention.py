@@ -23,6 +23,7 @@ from torch import Tensor
 
 from visionattn.ops.kernels import window_attention_eager as eager
 from visionattn.ops.kernels.dispatch import asked_for, serves_windows
+from visionattn.ops.kernels.window_case import WindowCase
 from visionattn.ops.precision import at_least_float32
 
 
@@ -53,11 +54,12 @@ def window_attention_op(
         The answer [B, H, W, heads, D], and the log of its sums of exponentials [B, heads, H W], 0 without any key, in
         float32 at least.
     """
+    case = WindowCase(qkv, table, padding, scale, mask, window, shift, mask_padding, shift_before_padding)
     if asked_for(qkv) and serves_windows(qkv, mask, window):
         from visionattn.ops.kernels import window_attention_triton as kernels
 
-        return kernels.forward(qkv, table, padding, scale, mask, window, shift, mask_padding, shift_before_padding)
-    return eager.forward(qkv, table, padding, scale, mask, window, shift, mask_padding, shift_before_padding)
+        return kernels.forward(case)
+    return eager.forward(case)
 
 
 @torch.library.custom_op("visionattn::window_attention_backward", mutates_args=())
@@ -75,26 +77,16 @@ def window_attention_backward_op(
     shift_before_padding: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of qkv, table, padding and scale from that of the answer; without elements for those not there."""
-    options = window, shift, mask_padding, shift_before_padding
+    case = WindowCase(qkv, table, padding, scale, mask, window, shift, mask_padding, shift_before_padding)
     if asked_for(qkv) and serves_windows(qkv, mask, window):
         from visionattn.ops.kernels import window_attention_triton_backward as kernels
 
-        return kernels.backward(grad, qkv, table, padding, scale, mask, log_total, *options)
-    return eager.backward(grad, qkv, table, padding, scale, mask, log_total, *options)
+        return kernels.backward(grad, case, log_total)
+    return eager.backward(grad, case, log_total)
 
 
 @window_attention_op.register_fake
-def _fake(
-    qkv: Tensor,
-    table: Tensor | None,
-    padding: Tensor | None,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    window: Sequence[int],
-    shift: Sequence[int],
-    mask_padding: bool,
-    shift_before_padding: bool,
-) -> tuple[Tensor, Tensor]:
+def _fake(qkv: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     batch, height, width, _, heads, channels = qkv.shape
     log_total = qkv.new_empty(batch, heads, height * width, dtype=at_least_float32(qkv).dtype)
     return qkv.new_empty(batch, height, width, heads, channels), log_total
@@ -102,17 +94,7 @@ def _fake(
 
 @window_attention_backward_op.register_fake
 def _fake_backward(
-    grad: Tensor,
-    qkv: Tensor,
-    table: Tensor | None,
-    padding: Tensor | None,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    log_total: Tensor,
-    window: Sequence[int],
-    shift: Sequence[int],
-    mask_padding: bool,
-    shift_before_padding: bool,
+    grad: Tensor, qkv: Tensor, table: Tensor | None, padding: Tensor | None, scale: Tensor | None, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grad_table, grad_padding, grad_scale = (eager.empty_gradient(t, qkv) for t in (table, padding, scale))
     return torch.empty_like(qkv), grad_table, grad_padding, grad_scale

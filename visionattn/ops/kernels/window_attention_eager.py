@@ -1,6 +1,6 @@
 """The truth of `visionattn::window_attention` in plain PyTorch, forward and backward.
 
-Arguments are those of the ops. Every sum runs in float32 at least.
+Every sum runs in float32 at least.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from visionattn.ops.kernels.window_case import WindowCase
 from visionattn.ops.precision import at_least_float32, without_autocast
 from visionattn.ops.window import (
     WindowLayout,
@@ -26,24 +27,15 @@ SHORTEST = 1e-12
 """What shorter rows are taken to be long before they are divided by their length, as in `F.normalize`."""
 
 
-def forward(
-    qkv: Tensor,
-    table: Tensor | None,
-    padding: Tensor | None,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    window: Sequence[int],
-    shift: Sequence[int],
-    mask_padding: bool,
-    shift_before_padding: bool,
-) -> tuple[Tensor, Tensor]:
+def forward(case: WindowCase) -> tuple[Tensor, Tensor]:
     """The answer and the log of its sums of exponentials."""
+    qkv = case.qkv
     with without_autocast(qkv.device):
-        layout = _layout(qkv, window, shift, shift_before_padding)
-        q, k, v = _windows(qkv, padding, layout)
-        if scale is not None:
+        layout = _layout(case)
+        q, k, v = _windows(case, layout)
+        if case.scale is not None:
             q, k = _unit(q), _unit(k)
-        logits = _logits(q, k, table, scale, window, hidden_pairs(layout, mask, mask_padding=mask_padding))
+        logits = _logits(q, k, case, layout)
         log_total = logits.logsumexp(-1, keepdim=True)
         log_total = log_total.masked_fill(log_total == -torch.inf, 0.0)
         answer = merge((logits - log_total).exp() @ v, layout).transpose(1, 2)
@@ -51,25 +43,14 @@ def forward(
         return answer, merge(log_total, layout)[..., 0].contiguous()
 
 
-def backward(
-    grad: Tensor,
-    qkv: Tensor,
-    table: Tensor | None,
-    padding: Tensor | None,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    log_total: Tensor,
-    window: Sequence[int],
-    shift: Sequence[int],
-    mask_padding: bool,
-    shift_before_padding: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, case: WindowCase, log_total: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of qkv, table, padding and scale."""
+    qkv, table, padding, scale = case[:4]
     with without_autocast(qkv.device):
-        layout = _layout(qkv, window, shift, shift_before_padding)
-        raw_q, raw_k, v = _windows(qkv, padding, layout)
+        layout = _layout(case)
+        raw_q, raw_k, v = _windows(case, layout)
         q, k = (raw_q, raw_k) if scale is None else (_unit(raw_q), _unit(raw_k))
-        logits = _logits(q, k, table, scale, window, hidden_pairs(layout, mask, mask_padding=mask_padding))
+        logits = _logits(q, k, case, layout)
         nothing = log_total.new_full((log_total.shape[1], 1), torch.inf)  # padding asks for nothing: it weighs 0
         weights = (logits - partition(log_total[..., None], layout, nothing)).exp()
 
@@ -88,7 +69,7 @@ def backward(
 
         grad_table = empty_gradient(table, qkv)
         if table is not None:
-            grad_table.copy_(summed_by_offset(grad_logits.sum((0, 1)), window))
+            grad_table.copy_(summed_by_offset(grad_logits.sum((0, 1)), case.window))
         grad_padding = empty_gradient(padding, qkv)
         if padding is not None:
             held = (layout.tokens == math.prod(layout.grid))[:, None, :, None]
@@ -118,33 +99,33 @@ def _summed_diagonals(t: Tensor) -> Tensor:
     return torch.unflatten(rows, -1, (length, 2 * length - 1)).sum(-2)
 
 
-def _layout(qkv: Tensor, window: Sequence[int], shift: Sequence[int], shift_before_padding: bool) -> WindowLayout:
-    _, height, width, _, heads, _ = qkv.shape
+def _layout(case: WindowCase) -> WindowLayout:
+    _, height, width, _, heads, _ = case.qkv.shape
     return window_layout(
         (height, width),
-        tuple(window),
-        tuple(shift),
+        tuple(case.window),
+        tuple(case.shift),
         heads,
-        shift_before_padding=shift_before_padding,
-        device=qkv.device,
+        shift_before_padding=case.shift_before_padding,
+        device=case.qkv.device,
     )
 
 
-def _windows(qkv: Tensor, padding: Tensor | None, layout: WindowLayout) -> list[Tensor]:
+def _windows(case: WindowCase, layout: WindowLayout) -> list[Tensor]:
     """q, k and v, [B, W, heads, T, D]."""
-    rows = (None, None, None) if padding is None else (None, *padding)
-    parts = at_least_float32(qkv).flatten(1, 2).transpose(1, 3).unbind(2)  # [B, heads, N, D]
+    rows = (None, None, None) if case.padding is None else (None, *case.padding)
+    parts = at_least_float32(case.qkv).flatten(1, 2).transpose(1, 3).unbind(2)  # [B, heads, N, D]
     return [partition(part, layout, row) for part, row in zip(parts, rows, strict=True)]
 
 
-def _logits(
-    q: Tensor, k: Tensor, table: Tensor | None, scale: Tensor | None, window: Sequence[int], hidden: Tensor | None
-) -> Tensor:
+def _logits(q: Tensor, k: Tensor, case: WindowCase, layout: WindowLayout) -> Tensor:
     """[B, W, heads, T, T], -inf for hidden pairs."""
+    table, scale = case.table, case.scale
     logits = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else at_least_float32(scale)[:, None, None])
     if table is not None:
-        index = relative_position_index(window).to(table.device)
+        index = relative_position_index(case.window).to(table.device)
         logits = logits + at_least_float32(table)[index].movedim(-1, 0)
+    hidden = hidden_pairs(layout, case.mask, mask_padding=case.mask_padding)
     return logits if hidden is None else logits.masked_fill(hidden[:, :, None], -torch.inf)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from visionattn.ops.kernels.dispatch import on_device_of
 from visionattn.ops.kernels.launching import Launch, Splits, as_bytes, number_format, padded, splits_for
 from visionattn.ops.kernels.window_attention_eager import SHORTEST
+from visionattn.ops.kernels.window_case import WindowCase
 
 RESIDENT = 8  # programs per multiprocessor
 KEYS = 64  # at once
@@ -53,23 +54,13 @@ class Inputs(NamedTuple):
         return *self[:5], *self.windows, *self.strides
 
 
-def forward(
-    qkv: Tensor,
-    table: Tensor | None,
-    padding: Tensor | None,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    window: Sequence[int],
-    shift: Sequence[int],
-    mask_padding: bool,
-    shift_before_padding: bool,
-) -> tuple[Tensor, Tensor]:
+def forward(case: WindowCase) -> tuple[Tensor, Tensor]:
     """As `window_attention_eager.forward`."""
+    qkv, window = case.qkv, case.window
     batch, height, width, _, heads, channels = qkv.shape
     answer = qkv.new_empty(batch, height, width, heads, channels)
     log_total = qkv.new_empty(batch, heads, height * width, dtype=torch.float32)
-    inputs = inputs_of(qkv, table, padding, scale, mask, window, shift, mask_padding)
-    constants = constants_of(qkv, window, mask_padding, shift_before_padding)
+    inputs, constants = inputs_of(case), constants_of(case)
     block_k = padded(window[0] * window[1])
     launch = launch_for(block_k, constants["BLOCK_D"], qkv.dtype)
     tiles, parts = grid_of(inputs.windows, heads, window, launch, qkv.device)
@@ -81,17 +72,9 @@ def forward(
     return answer, log_total
 
 
-def inputs_of(
-    qkv: Tensor,
-    table: Tensor | None,
-    padding: Tensor | None,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    window: Sequence[int],
-    shift: Sequence[int],
-    mask_padding: bool,
-) -> Inputs:
+def inputs_of(case: WindowCase) -> Inputs:
     """The op's arguments as the kernels take them."""
+    qkv, table, padding, scale, mask, window, shift, mask_padding, _ = case
     batch, height, width = qkv.shape[:3]
     windows = Windows(
         batch, height, width, triton.cdiv(height, window[0]), triton.cdiv(width, window[1]), shift[0], shift[1]
@@ -110,17 +93,18 @@ def inputs_of(
     )
 
 
-def constants_of(qkv: Tensor, window: Sequence[int], mask_padding: bool, shift_before_padding: bool) -> dict[str, Any]:
+def constants_of(case: WindowCase) -> dict[str, Any]:
     """The constants that all kernels share."""
+    channels = case.qkv.shape[-1]
     return {
-        "D": qkv.shape[-1],
-        "BLOCK_D": padded(qkv.shape[-1]),
-        "h": window[0],
-        "w": window[1],
-        "MASK_PADDING": mask_padding,
-        "SHIFT_FIRST": shift_before_padding,
+        "D": channels,
+        "BLOCK_D": padded(channels),
+        "h": case.window[0],
+        "w": case.window[1],
+        "MASK_PADDING": case.mask_padding,
+        "SHIFT_FIRST": case.shift_before_padding,
         "SHORTEST": SHORTEST,
-        **number_format(qkv.dtype),
+        **number_format(case.qkv.dtype),
     }
 
 

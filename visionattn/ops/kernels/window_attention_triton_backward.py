@@ -12,8 +12,6 @@ The parts are summed by PyTorch, whose sums over a dimension are the same in eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
@@ -35,28 +33,17 @@ from visionattn.ops.kernels.window_attention_triton import (
     seen_side,
     unit,
 )
+from visionattn.ops.kernels.window_case import WindowCase
 
 
-def backward(
-    grad: Tensor,
-    qkv: Tensor,
-    table: Tensor | None,
-    padding: Tensor | None,
-    scale: Tensor | None,
-    mask: Tensor | None,
-    log_total: Tensor,
-    window: Sequence[int],
-    shift: Sequence[int],
-    mask_padding: bool,
-    shift_before_padding: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, case: WindowCase, log_total: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `window_attention_eager.backward`."""
+    qkv, table, padding, scale, _, window, *_ = case
     heads, channels = qkv.shape[-2:]
     positions = window[0] * window[1]
     grad_qkv = torch.empty_like(qkv)
     grad_table, grad_padding, grad_scale = (empty_gradient(t, qkv) for t in (table, padding, scale))
-    inputs = inputs_of(qkv, table, padding, scale, mask, window, shift, mask_padding)
-    constants = constants_of(qkv, window, mask_padding, shift_before_padding)
+    inputs, constants = inputs_of(case), constants_of(case)
     block_k = padded(positions)
     launch = launch_for(block_k, constants["BLOCK_D"], qkv.dtype)
     tiles, parts = grid_of(inputs.windows, heads, window, launch, qkv.device)
