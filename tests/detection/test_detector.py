@@ -239,7 +239,7 @@ def test_roi_align_knows_the_strides() -> None:
     torch.manual_seed(1)
     first = cut(ours, 256, 256)
     torch.manual_seed(1)
-    assert torch.equal(first, cut(theirs, 256, 256))
+    torch.testing.assert_close(first, cut(theirs, 256, 256), rtol=1e-5, atol=1e-6)
     assert theirs.scales == list(ours.scales)
     spoilt, ours = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2), StridedRoIAlign((4, 8, 16, 32), 7, 2)
     for align in (spoilt, ours):
@@ -247,7 +247,27 @@ def test_roi_align_knows_the_strides() -> None:
     torch.manual_seed(1)
     assert torch.equal(first, cut(ours, 256, 256))
     torch.manual_seed(1)
-    assert not torch.equal(first, cut(spoilt, 256, 256))
+    assert not torch.allclose(first, cut(spoilt, 256, 256), rtol=1e-2)
+
+
+@pytest.mark.parametrize("counts", [(5, 0, 7), (0, 0, 0)])
+def test_roi_align_is_torchvisions_on_all_levels(counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    align = StridedRoIAlign((4, 8, 16, 32), 7, 2)
+    maps = {str(n): torch.randn(3, 5, 512 >> n, 640 >> n, requires_grad=True) for n in range(4)}
+    corners = [torch.rand(count, 2, 2) * torch.tensor([2560.0, 2048.0]) for count in counts]
+    boxes = [torch.cat([some.amin(1), some.amax(1)], 1) for some in corners]
+    boxes = [some / 8 ** torch.rand(len(some), 1) for some in boxes]
+    assert not sum(counts) or len(set(align.map_levels(boxes).tolist())) > 2
+    results = []
+    for switch in ("on", "off"):
+        monkeypatch.setenv("VISIONATTN_KERNELS", switch)
+        out = align(maps, boxes, [(2048, 2560)] * 3)
+        gradients = torch.autograd.grad(out.square().sum(), list(maps.values()), allow_unused=True)
+        results.append((out, *gradients))
+    assert results[0][0].shape == (sum(counts), 5, 7, 7)
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_anchors_are_float32() -> None:
