@@ -12,7 +12,7 @@ from naive import Parameters, assert_equals_naive, linear, positions, random_mas
 from torch import Tensor
 from torch.func import functional_call
 
-from visionattn.attention.fourier import FourierAttention, kept_frequencies
+from visionattn.attention.fourier import FourierAttention, kept_frequencies, share_of
 from visionattn.ops.cosine_transform import cosine_basis, low_passed
 
 DIM = 6
@@ -128,7 +128,7 @@ def test_float32_keeps_its_digits_on_long_lines() -> None:
 
 def test_how_many_frequencies_are_kept() -> None:
     for extent, ratio, kept in ((30, 0.1, 3), (31, 0.1, 4), (7, 1.0, 7), (5, 1e-9, 1), (9, 1 / 3, 3)):
-        assert kept_frequencies(extent, ratio) == kept
+        assert kept_frequencies(extent, share_of(ratio)) == kept
 
 
 def test_heads_of_padding_alone_answer_nothing() -> None:
@@ -157,7 +157,7 @@ def dct_attention(case: Golden, x: Tensor, params: Parameters) -> Tensor:
     config = next((arg for arg in case.args if isinstance(arg, dict)), case.kwargs)
     heads, ratio, dim = config["num_head"], config["dct_percentage"], x.shape[-1]
     mixer = FourierAttention(dim, num_heads=heads, ratio=ratio).double()
-    short = low_passed(x, (kept_frequencies(x.shape[1], ratio),), keep_amplitude=False)
+    short = low_passed(x, (kept_frequencies(x.shape[1], share_of(ratio)),), keep_amplitude=False)
     shrunk = {"q": 1.0, "k": math.sqrt(ratio), "v": math.sqrt(ratio)}
     state = {
         "qkv.weight": torch.cat([params[f"W_{name}.weight"] for name in "qkv"]),

@@ -64,6 +64,7 @@ class FourierAttention(ContextQKVAttention):
         if not 0.0 < ratio <= 1.0:
             raise ValueError(f"ratio={ratio} is no share of the frequencies; use a number above 0, up to 1 (all)")
         self.ratio, self.keep_amplitude = ratio, keep_amplitude
+        self._share = share_of(ratio)
 
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
@@ -71,7 +72,7 @@ class FourierAttention(ContextQKVAttention):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None = None
     ) -> Tensor:
-        size = [kept_frequencies(extent, self.ratio) for extent in kv_grid]
+        size = [kept_frequencies(extent, self._share) for extent in kv_grid]
         cells = None
         if mask is not None:
             hidden = ~mask[:, None, :, None]
@@ -88,7 +89,13 @@ class FourierAttention(ContextQKVAttention):
         return low_passed(maps, size, keep_amplitude=self.keep_amplitude).reshape(batch, heads, math.prod(size), width)
 
 
-def kept_frequencies(extent: int, ratio: float) -> int:
-    """ceil(ratio * extent), at least 1, of the ratio as a fraction: 0.1 of 30 is 3."""
+def share_of(ratio: float) -> tuple[int, int]:
+    """The ratio as the fraction that was meant, numerator and denominator: 0.1 is 1 / 10."""
     share = max(Fraction(ratio).limit_denominator(10_000), Fraction(1, 10_000))
-    return (extent * share.numerator + share.denominator - 1) // share.denominator
+    return share.numerator, share.denominator
+
+
+def kept_frequencies(extent: int, share: tuple[int, int]) -> int:
+    """ceil(share * extent), at least 1: 1 / 10 of 30 is 3."""
+    numerator, denominator = share  # as integers: dynamo knows no fractions
+    return (extent * numerator + denominator - 1) // denominator
