@@ -253,9 +253,9 @@ def table(results: dict[str, Any]) -> str:
     lines.append(f"| *no farther than {results['bounds'][TASKS[0]]['distance']} pixels, at best* | {local} | | |")
     facts = sorted({f"{cell['cpu']}, one thread, torch {cell['torch']}" for cell in cells.values()})
     commits = sorted({cell["commit"] for cell in cells.values()})
-    steps = sorted({f"{cell['iterations']:,}" for cell in cells.values()})
     if not cells:
         return "\n".join([*lines, "", "No cell has been trained yet."])
+    steps = sorted({f"{cell['iterations']:,} ({name.split(' | ')[0]})" for name, cell in cells.items()})
     about = f"{len(cells)} cells of {' or '.join(steps)} iterations; {'; '.join(facts)}; commits {', '.join(commits)}."
     return "\n".join([*lines, "", about])
 

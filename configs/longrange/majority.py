@@ -2,7 +2,7 @@
 
 visionattn train longrange/majority
 
-About 80 seconds of one CPU core. Another mechanism (docs/longrange.md compares all of them):
+About 35 seconds of one CPU core. Another mechanism (docs/longrange.md compares all of them):
 visionattn train longrange/majority --cfg-options "model.backbone.attention.1.attention={'type': 'NonLocal'}"
 """
 
@@ -12,7 +12,7 @@ _base_ = [
     "../_base_/runtime/segmentation.py",
 ]
 
-iterations = 800
+iterations = 400
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.01))
 param_scheduler = [dict(type="OneCycleLR", eta_max=3e-3, total_steps=iterations, pct_start=0.15, by_epoch=False)]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=iterations)

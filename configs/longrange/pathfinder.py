@@ -2,7 +2,7 @@
 
 visionattn train longrange/pathfinder
 
-About 80 seconds of one CPU core. Another mechanism (docs/longrange.md compares all of them):
+About 65 seconds of one CPU core. Another mechanism (docs/longrange.md compares all of them):
 visionattn train longrange/pathfinder --cfg-options "model.backbone.attention.1.attention={'type': 'NonLocal'}"
 """
 
