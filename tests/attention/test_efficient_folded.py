@@ -16,7 +16,7 @@ from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.ops import folded_chunks
 from visionattn.ops import folded_efficient_attention as folded_op
 from visionattn.ops.folded_efficient_attention import folded_efficient_attention
-from visionattn.ops.folded_whole_map import Options, Weights
+from visionattn.ops.folded_mixing import Options, Weights
 
 
 def mixer_of(seed: int = 0, dim: int = 12, **options: object) -> EfficientAttention:

@@ -31,7 +31,8 @@ from visionattn.ops.efficient_attention import (
     scaled_efficient_attention,
 )
 from visionattn.ops.folded_efficient_attention import folded_efficient_attention
-from visionattn.ops.folded_whole_map import Weights
+from visionattn.ops.folded_mixing import Weights
+from visionattn.ops.kernels.dispatch import asked_for, serves_folded
 from visionattn.registry import ATTENTION
 from visionattn.typing import Grid, Tokens
 
@@ -135,8 +136,10 @@ def folding_weights(
 
     All of these must hold (`ops/folded_efficient_attention.py` is the form):
     - the environment does not say VISIONATTN_KERNELS=off;
-    - x is on the CPU, float32 or float64, and looks at itself, without a mask;
-    - eager mode: no autocast, torch.compile, export, tracing, torch.func transform or forward-mode derivative;
+    - x looks at itself, without a mask;
+    - on the CPU: float32 or float64; eager mode: no autocast, torch.compile, export, tracing, torch.func transform or
+      forward-mode derivative;
+    - on a device with kernels: they serve the case (`ops/kernels/dispatch.py`), also under autocast and torch.compile;
     - the mixer is exactly EfficientAttention (a subclass may look at values or weights) and normalises its queries;
     - qkv and proj are exactly nn.Linear, without hooks, parametrisations or wrappers, and proj_drop does nothing;
     - nothing observes the modules `passed_over`, which are not called either;
@@ -148,12 +151,29 @@ def folding_weights(
         mixer.normalize_queries
         and x.numel() > 0
         and _pays(math.prod(x.shape[1:-1]), mixer.dim, mixer.key_dim, mixer.value_dim, mixer.num_heads)
-        and takes_shortcuts(x)
     ):
+        return None
+    if asked_for(x):
+        return _weights_for_kernels(mixer, x, *passed_over)
+    if not takes_shortcuts(x):
         return None
     layers = mixer._modules  # the table itself: each attribute that is a module costs a Python call
     weights = plain_pair(layers["qkv"], layers["proj"], layers["proj_drop"], x.dtype, *passed_over)  # type: ignore[arg-type]
     return None if weights is None else Weights(*weights)
+
+
+def _weights_for_kernels(mixer: EfficientAttention, x: Tensor, *passed_over: nn.Module) -> Weights | None:
+    """As `folding_weights`, for kernels: in the dtype in which the layers would compute."""
+    dtype = mixer.qkv.weight.dtype
+    weights = plain_pair(mixer.qkv, mixer.proj, mixer.proj_drop, dtype, *passed_over)
+    autocast = torch.is_autocast_enabled(x.device.type)
+    if weights is None or (x.dtype != dtype and not autocast):  # the layers themselves have the error
+        return None
+    if autocast:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        weights = tuple(None if t is None else t.to(dtype) for t in weights)  # type: ignore[assignment]
+    served = serves_folded((x.flatten(1, -2),), weights, mixer.key_dim, mixer.num_heads)
+    return Weights(*weights) if served else None
 
 
 def _pays(tokens: int, dim: int, key: int, value: int, heads: int) -> bool:

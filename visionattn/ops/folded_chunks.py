@@ -15,7 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from visionattn.ops.folded_whole_map import Options, Weights, is_safe, mixing_of
+from visionattn.ops.folded_mixing import Mixing, Options, Weights, scaled
+from visionattn.ops.folded_whole_map import is_safe
 
 _CHUNK_BYTES = 2**21
 _ROWS_IN_PLACE = 128
@@ -35,8 +36,7 @@ def forward_in_chunks(
     plain, factors, out = bias.abs().amax().item() <= _LARGEST_BIAS, bias.exp(), torch.empty_like(x)
     for b in range(len(x)):
         image = x[b].t()
-        _, mixing = mixing_of(_weigh_inputs(image, key)[None], weights, heads)
-        mixing = mixing[0] if scale is None else mixing[0] * scale[:, None]
+        mixing = scaled(Mixing.of(_weigh_inputs(image, key)[None], weights, heads).matrix, scale)[0]
         target, plus = out[b].t(), image if adds_x else None if residual is None else residual[b].t()
         if not (plain and is_safe(_mix(image, query, factors, mixing, heads, plus, target))):
             _mix_shifted(image, query, bias, mixing, heads, plus, target)

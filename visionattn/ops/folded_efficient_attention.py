@@ -20,8 +20,11 @@ import torch
 from torch import Tensor
 
 from visionattn.ops.folded_chunks import forward_in_chunks
+from visionattn.ops.folded_mixing import Options, Weights
 from visionattn.ops.folded_small_map import forward_small_map
-from visionattn.ops.folded_whole_map import FoldedWholeMap, Options, Weights, forward_whole_map
+from visionattn.ops.folded_whole_map import FoldedWholeMap, forward_whole_map
+from visionattn.ops.kernels.dispatch import asked_for
+from visionattn.ops.kernels.folded_attention import folded_attention_op
 
 _CACHED_BYTES = 10 * 2**20
 """Up to this much of X, Q and K, whole maps are as fast as chunks or faster (measured for 64 and 256 channels)."""
@@ -45,20 +48,21 @@ def folded_efficient_attention(
 ) -> Tensor:
     """residual + scale * proj(efficient attention of qkv(x)), differentiable once.
 
-    On whole maps where a backward follows, which needs R and E anyway, and for small maps; else in chunks of tokens,
-    so that nothing of the size of the map is stored but the answer.
+    By its op where there are kernels. On the CPU on whole maps where a backward follows, which needs R and E anyway,
+    and for small maps; else in chunks of tokens, so that nothing of the size of the map is stored but the answer.
 
     Args:
-        x: [B, *grid, C] float32 or float64 on the CPU, not empty, of any strides; fast where tokens (channels last) or
-            channels (channels first) are contiguous.
-        weights: of the layers: queries, keys and values [2 * key_dim + value_dim, C], projection [C, value_dim].
+        x: [B, *grid, C], not empty, of any strides; fast where tokens (channels last) or channels (channels first) are
+            contiguous. On the CPU float32 or float64.
+        weights: of the layers: queries, keys and values [2 * key_dim + value_dim, C], projection [C, value_dim]; on the
+            CPU in the dtype of x.
         num_heads: divides key_dim and value_dim.
         key_dim: width of the queries and of the keys over all heads.
         temperature: divides queries and keys before their softmax.
         residual: [B, *grid, C], added at the end; x itself is best.
         scale: [C], multiplies the mixer's output.
     Returns:
-        [B, *grid, C] in the memory order of x.
+        [B, *grid, C] in the memory order of x; in the dtype of the residual, that of the weights without one.
     """
     shape = x.shape
     batch, *grid, channels = shape
@@ -68,6 +72,8 @@ def folded_efficient_attention(
     x = x.reshape(sequence)
     residual = None if adds_x or residual is None else residual.reshape(sequence)
     options = Options(num_heads, key_dim, temperature, adds_x)
+    if asked_for(x):
+        return folded_attention_op(x, residual, scale, *weights, *options)[0].view(shape)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, scale, *weights)):
         return FoldedWholeMap.apply(options, x, residual, scale, *weights).view(shape)
     rows = weights.qkv.shape[0]

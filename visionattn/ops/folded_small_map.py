@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from visionattn.ops.folded_whole_map import Options, Weights, in_order_of
+from visionattn.ops.folded_mixing import Options, Weights
+from visionattn.ops.folded_whole_map import in_order_of
 
 
 def forward_small_map(

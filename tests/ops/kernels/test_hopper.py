@@ -7,6 +7,7 @@ import torch
 from hopper import LARGEST_SHARED, Resources, compiled
 from torch import Tensor
 
+from visionattn.ops.folded_mixing import Options, Weights
 from visionattn.ops.kernels.memory_order import empty_volume
 from visionattn.ops.kernels.window_case import WindowCase
 
@@ -45,6 +46,37 @@ def test_efficient_attention(dtype: torch.dtype, width: int, values: int, monkey
         backward.backward(v, q, q, v, mask, context, log_total, 1.0, True)
 
     judge(compiled(launch, monkeypatch), kernels=6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "key_dim", "heads"),
+    [
+        (HALF, 64, 64, 1),
+        (HALF, 64, 64, 8),
+        (HALF, 128, 64, 1),
+        (HALF, 128, 128, 8),
+        (FULL, 64, 32, 1),
+        (FULL, 32, 64, 8),
+    ],
+)
+def test_folded_attention(
+    dtype: torch.dtype, channels: int, key_dim: int, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    from visionattn.ops.kernels import folded_attention_triton as kernels
+    from visionattn.ops.kernels import folded_attention_triton_backward as backward
+
+    rows, options = 2 * key_dim + channels, Options(heads, key_dim, 1.0, True)
+    shapes = (rows, channels), (rows,), (channels, channels), (channels,)
+    weights = Weights(*(torch.empty(shape, dtype=dtype) for shape in shapes))
+    x = torch.empty(2, 4096, channels, dtype=dtype)
+    saved = torch.zeros(2, key_dim, channels), torch.zeros(2, key_dim)
+
+    def launch() -> None:
+        kernels.forward(options, x, None, None, weights)
+        backward.backward(options, x, x, None, weights, *saved)
+
+    judge(compiled(launch, monkeypatch), kernels=5)
 
 
 @pytest.mark.parametrize("dtype", [HALF, FULL, torch.float16])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import interpreted_efficient_attention
 import interpreted_feature_attention
+import interpreted_folded_attention
 import interpreted_stereo
 import interpreted_window_attention
 import pytest
@@ -12,6 +13,7 @@ from kernel_interpreter import interpreted
 PROGRAMS = {
     "interpreted_efficient_attention.py": interpreted_efficient_attention,
     "interpreted_feature_attention.py": interpreted_feature_attention,
+    "interpreted_folded_attention.py": interpreted_folded_attention,
     "interpreted_stereo.py": interpreted_stereo,
     "interpreted_window_attention.py": interpreted_window_attention,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import interpreted_efficient_attention
 import interpreted_feature_attention
+import interpreted_folded_attention
 import pytest
 import torch
 from kernel_cases import ORDERS
@@ -18,7 +19,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
-PROGRAMS = (interpreted_efficient_attention, interpreted_feature_attention)
+PROGRAMS = (interpreted_efficient_attention, interpreted_feature_attention, interpreted_folded_attention)
 MECHANISMS = ("EfficientAttention", "DoubleAttention", "LinearAttention", "Performer")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -26,6 +27,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def cases(program: ModuleType) -> dict[str, Any]:
     """Every case of the interpreter, and maps of real sizes."""
     small = program.CASES["plain"] | program.CASES["slow"]
+    if program is interpreted_folded_attention:
+        return small | folded_cases()
     sizes: list[dict[str, int]] = [{"width": 64, "values": 64, "heads": 8}, {"width": 128, "values": 128, "heads": 1}]
     if program is interpreted_feature_attention:
         sizes.append({"width": 64, "values": 64, "heads": 8, "features": 266})
@@ -36,6 +39,21 @@ def cases(program: ModuleType) -> dict[str, Any]:
         for size in sizes
     }
     return small | large
+
+
+def folded_cases() -> dict[str, interpreted_folded_attention.Case]:
+    """Maps of real sizes, in float32 as wide as it is served."""
+    sizes = {"64": (64, 64, 64, 8), "128": (128, 128, 128, 1)}
+    halves = {
+        f"{order}, {dtype}, {name} channels, wide maps: {wide}": interpreted_folded_attention.Case(
+            4096, *size, order=order, dtype=dtype, wide_maps=wide, scaled=True
+        )
+        for order in interpreted_folded_attention.ORDERS
+        for dtype in DTYPES[1:]
+        for name, size in sizes.items()
+        for wide in (False, True)
+    }
+    return halves | {"float32": interpreted_folded_attention.Case(4096, 64, 32, 64, 4)}
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)

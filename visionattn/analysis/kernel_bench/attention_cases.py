@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from visionattn.analysis.kernel_bench.block_peers import Batched, DoubleBlock, F
 from visionattn.analysis.kernel_bench.case import Case, Family, Form, Function, normal
 from visionattn.attention.base import QKVAttention
 from visionattn.attention.build import build_attention
+from visionattn.attention.efficient import EfficientAttention
 from visionattn.blocks.plugin import AttentionPlugin
 from visionattn.ops.efficient_attention import efficient_attention
 from visionattn.ops.feature_attention import favor_attention, linear_attention
@@ -27,7 +29,13 @@ _CORES = {  # side, images, heads, channels per head, dtype
     "cpu": ((32, 1, 8, 32, _FP32), (64, 1, 8, 32, _FP32), (128, 1, 8, 32, _FP32)),
 }
 _BLOCKS = {  # channels, key width, side, heads, images, dtype
-    "cuda": ((256, 128, 64, 8, 8, _BF16), (256, 128, 128, 8, 8, _BF16), (256, 128, 128, 8, 8, _FP32)),
+    "cuda": (
+        (64, 64, 64, 8, 8, _BF16),
+        (64, 64, 256, 1, 8, _BF16),
+        (128, 128, 128, 8, 8, _BF16),
+        (256, 128, 128, 8, 8, _BF16),
+        (256, 128, 128, 8, 8, _FP32),
+    ),
     "cpu": ((64, 64, 32, 1, 1, _FP32), (64, 64, 64, 8, 1, _FP32), (64, 64, 128, 8, 1, _FP32)),
 }
 _DOUBLES = {  # channels, side, images, dtype
@@ -175,6 +183,8 @@ def _block_cases(kind: str) -> list[Case]:
             attention = {"type": "EfficientAttention", "key_dim": key_dim, "num_heads": heads}
             ours = AttentionPlugin(channels, attention, zero_init=False).to(device, dtype)
             made = [Form("ours", ours, own=True), Form("eager", ours)]
+            if device.type != "cpu":
+                made.append(Form("unfolded", _unfolded(ours), own=True))
             for name, peer in (("loop", PerHeadLoop), ("batched", Batched)):
                 made.append(Form(name, _with_weights(peer(channels, key_dim, channels, heads), ours.attn, device)))
             if side**2 <= _LONGEST_SOFTMAX[device.type]:
@@ -193,6 +203,17 @@ def _block_cases(kind: str) -> list[Case]:
             )
         )
     return cases
+
+
+class _Unfolded(EfficientAttention):
+    """By the kernels of its core: only the mechanism itself is folded, not a class derived from it."""
+
+
+def _unfolded(block: AttentionPlugin) -> AttentionPlugin:
+    """The same block, with the same weights, whose projections and attention are apart."""
+    other = copy.deepcopy(block)
+    other.attn.__class__ = _Unfolded
+    return other
 
 
 def _double_cases(kind: str) -> list[Case]:

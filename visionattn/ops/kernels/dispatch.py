@@ -33,10 +33,14 @@ class Served(NamedTuple):
 
 TABLE = {
     "efficient_attention": Served(key_width=128, value_width=512),
+    "folded_attention": Served(key_width=128, value_width=128),  # of all heads, as `folded_rows` has them; of the map
     "feature_attention": Served(key_width=128, value_width=128, features=512),
     "window_attention": Served(key_width=64, value_width=64, positions=256),
 }
 """What the kernels serve, on CUDA devices of `CAPABILITY` or more, in `DTYPES`."""
+
+FOLDED_FLOAT32 = 64 * 32
+"""The most that the two widths of "folded_attention" may make in float32: a program holds five such matrices."""
 
 
 class ServedVolume(NamedTuple):
@@ -141,6 +145,38 @@ def why_not_windows(qkv: Tensor, mask: Tensor | None, window: Sequence[int]) -> 
     return why_not("window_attention", q, k, v, mask) or too_many
 
 
+def serves_folded(maps: Sequence[Tensor | None], weights: Sequence[Tensor | None], key_dim: int, heads: int) -> bool:
+    """As `serves`, for the folded mixer of efficient attention."""
+    return nothing_against("folded_attention", why_not_folded(maps, weights, key_dim, heads))
+
+
+def why_not_folded(
+    maps: Sequence[Tensor | None], weights: Sequence[Tensor | None], key_dim: int, heads: int
+) -> str | None:
+    """As `why_not`, for the folded mixer of efficient attention.
+
+    Args:
+        maps: x [B, N, C], then what else there is that need not be of the weights' dtype.
+        weights: of the layers; None where one has no bias.
+        key_dim: of all heads.
+        heads: that it is divided into.
+    """
+    given, layers = ([t for t in tensors if t is not None] for tensors in (maps, weights))
+    x = given[0]
+    return (
+        _unready(x.device)
+        or _unusual((*given, *layers))
+        or _unlike((*layers,), (*layers, *given))
+        or _too_large_map(x, (*given, *layers), layers[0].dtype, folded_rows(key_dim, heads))
+    )
+
+
+def folded_rows(key_dim: int, heads: int) -> int:
+    """Rows of a tile that holds the queries of all heads: each head, and their number, as powers of two."""
+    width = key_dim // heads
+    return max(16, (1 << (heads - 1).bit_length()) * (1 << (width - 1).bit_length()))
+
+
 def nothing_against(name: str, reason: str | None) -> bool:
     """True without a reason against the kernel of this name; a reason goes to the log."""
     if reason is not None and not torch.compiler.is_compiling():
@@ -188,6 +224,23 @@ def _too_large(served: Served, tensors: tuple[Tensor, ...], features: int) -> st
         return f"{features} features are more than {served.features}"
     if any(_span(t) > _MOST_ELEMENTS for t in tensors):
         return "a head spans 2**31 elements of memory or more"
+    return None
+
+
+def _too_large_map(x: Tensor, tensors: Sequence[Tensor], dtype: torch.dtype, rows: int) -> str | None:
+    if any(t.numel() == 0 for t in tensors):
+        return "there are no elements"
+    if any(t.dtype not in DTYPES for t in tensors):
+        return f"one of {', '.join(sorted({str(t.dtype) for t in tensors}))} is not served"
+    served, width = TABLE["folded_attention"], x.shape[-1]
+    if rows > served.key_width:
+        return f"the heads' key widths take {rows} rows, above {served.key_width}"
+    if width > served.value_width:
+        return f"a map's width {width} is above {served.value_width}"
+    if dtype == torch.float32 and rows * width > FOLDED_FLOAT32:
+        return f"{rows} rows of keys by a width of {width} are above {FOLDED_FLOAT32} in float32"
+    if any(_span(t, 1) > _MOST_ELEMENTS for t in tensors):
+        return "an image spans 2**31 elements of memory or more"
     return None
 
 

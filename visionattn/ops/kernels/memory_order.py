@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,14 @@ def empty_answer(q: Tensor, v: Tensor) -> Tensor:
     if q.stride(1) < q.stride(2):
         return v.new_empty(batch, tokens, heads, width).transpose(1, 2)
     return v.new_empty(batch, heads, tokens, width)
+
+
+def empty_tokens(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """An uninitialised map like x [B, N, C]: channels first where x is, else token by token."""
+    batch, tokens, channels = x.shape
+    if x.stride(-1) != 1 and x.stride(-2) == 1:
+        return x.new_empty(batch, channels, tokens, dtype=dtype).mT
+    return x.new_empty(batch, tokens, channels, dtype=dtype)
 
 
 def empty_volume(like: Tensor, *shape: int) -> Tensor:
