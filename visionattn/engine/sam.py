@@ -4,7 +4,9 @@ The gradient g at the weights w leads to w + rho g / |g|; the optimiser steps fr
 iteration so costs two forward and two backward passes.
 
 Compared with: davda54/sam (MIT), as romilbert/samformer@71f10eaa has it.
-Differs: weights come back bit by bit, from copies; the second pass leaves running statistics alone.
+Differs: weights come back bit by bit, from copies; the second pass leaves running statistics alone; several processes
+(DDP, FSDP) climb along the gradient of the whole batch, to one neighbour, where the paper's accelerators climb each
+along its own batch's (its "m-sharpness").
 """
 
 from __future__ import annotations
