@@ -116,9 +116,29 @@ def test_large_keys_do_not_overflow() -> None:
         torch.testing.assert_close(causal[:, n], expected)
 
 
-@pytest.mark.parametrize("place", [1, 4, 8])
+@pytest.mark.parametrize("tokens", [1, 9, 64, 65, 150, 4200])
+def test_the_causal_simple_form_equals_running_sums(tokens: int) -> None:
+    """In one chunk of 64, in several, and in more of them than one chunk has tokens."""
+    k, v = (tensor(2, tokens, 3, seed=seed).requires_grad_() for seed in (0, 1))
+    out, wanted = causal_aft_simple(k, v), (k.exp() * v).cumsum(1) / k.exp().cumsum(1)
+    torch.testing.assert_close(out, wanted, rtol=1e-10, atol=1e-10)
+    w = tensor(*out.shape, seed=5)
+    grads, expected = (torch.autograd.grad((t * w).sum(), (k, v)) for t in (out, wanted))
+    torch.testing.assert_close(grads, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_the_causal_simple_form_is_finite_where_keys_differ_by_hundreds(falling: bool) -> None:
+    k, v = (tensor(1, 150, 3, seed=seed).float() for seed in (0, 1))
+    slope = torch.linspace(1, 300, 150)
+    k = ((slope.flip(0) if falling else slope)[:, None] + k).requires_grad_()
+    (gradient,) = torch.autograd.grad(causal_aft_simple(k, v).square().sum(), k)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("place", [1, 4, 63, 64, 149])
 def test_a_later_token_changes_nothing_before_it(place: int) -> None:
-    k, v = tensor(2, 9, 4), tensor(2, 9, 4, seed=1)
+    k, v = tensor(2, 150, 4), tensor(2, 150, 4, seed=1)
     before = causal_aft_simple(k, v)
     k[:, place:] += 50
     v[:, place:] *= -2

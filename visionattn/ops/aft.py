@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CHUNK = 64
 
 
 def aft_simple(k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -23,22 +24,55 @@ def aft_simple(k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def causal_aft_simple(k: Tensor, v: Tensor) -> Tensor:
-    """w = 0 for what came before and a token itself, in raster order: [B, N, D] of k and v [B, N, D]; O(N log N).
+    """w = 0 for what came before and a token itself, in raster order: [B, N, D] of k and v [B, N, D].
 
-    Running sums are merged pair by pair, each with the largest key it has seen, so that nothing overflows and no later
-    key enters.
+    Nothing overflows and no later key enters: running sums go with the largest key that they have seen. Memory grows
+    linearly with N.
     """
-    largest, weights, values = k, torch.ones_like(k), v
+    largest = k.detach()
+    weights = (k - largest).exp()  # 1; its gradient is the keys'
+    _, weights, values = _running_sums(largest, weights, weights * v)
+    return values / weights
+
+
+def _running_sums(largest: Tensor, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Running sums of weights and values over tokens, all [B, N, D]; both stand for themselves times exp(largest).
+
+    Inside chunks in steps that double; what earlier chunks hold is the running sum over their last tokens.
+    """
+    batch, tokens, _ = largest.shape
+    chunks = (tokens + _CHUNK - 1) // _CHUNK
+    if chunks > 1:
+        behind = (0, 0, 0, chunks * _CHUNK - tokens)
+        largest = F.pad(largest, behind, value=torch.finfo(largest.dtype).min)
+        weights, values = F.pad(weights, behind), F.pad(values, behind)
+        largest, weights, values = (t.reshape(batch * chunks, _CHUNK, -1) for t in (largest, weights, values))
     step = 1
-    while step < k.shape[1]:
+    while step < largest.shape[1]:
         earlier = F.pad(largest[:, :-step], (0, 0, step, 0), value=-torch.inf)
         earlier_weights, earlier_values = (F.pad(t[:, :-step], (0, 0, step, 0)) for t in (weights, values))
-        top = torch.maximum(largest, earlier)
-        old, new = (earlier - top).exp(), (largest - top).exp()
-        weights, values = old * earlier_weights + new * weights, old * earlier_values + new * values
-        largest = top
+        largest, weights, values = _added(largest, weights, values, earlier, earlier_weights, earlier_values)
         step *= 2
-    return values / weights
+    if chunks == 1:
+        return largest, weights, values
+    largest, weights, values = (torch.unflatten(t, 0, (batch, chunks)) for t in (largest, weights, values))
+    before = _running_sums(*(t[:, :-1, -1] for t in (largest, weights, values)))
+    first = (0, 0, 1, 0)  # nothing comes before the first chunk
+    earlier, earlier_weights, earlier_values = (
+        F.pad(t, first, value=nothing)[:, :, None] for t, nothing in zip(before, (-torch.inf, 0.0, 0.0), strict=True)
+    )
+    sums = _added(largest, weights, values, earlier, earlier_weights, earlier_values)
+    largest, weights, values = (t.flatten(1, 2)[:, :tokens] for t in sums)
+    return largest, weights, values
+
+
+def _added(
+    largest: Tensor, weights: Tensor, values: Tensor, earlier: Tensor, earlier_weights: Tensor, earlier_values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Two such sums as one."""
+    top = torch.maximum(largest, earlier)
+    old, new = (earlier - top).exp(), (largest - top).exp()
+    return top, old * earlier_weights + new * weights, old * earlier_values + new * values
 
 
 def aft_full(k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None = None) -> Tensor:
