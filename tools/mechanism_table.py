@@ -20,11 +20,12 @@ def main() -> None:
 
 
 def table() -> str:
-    lines = ["| mechanism | cost | looks at another map | grids | paper |", "|---|---|---|---|---|"]
+    lines = ["| mechanism | cost | looks at another map | causal form | grids | paper |", "|---|---|---|---|---|---|"]
     for row in listed_mechanisms():
         grids = ", ".join(f"{dims}-D" for dims in row.grids)
         cost = row.cost.replace("^2", "²")
-        lines.append(f"| `{row.name}` | {cost} | {'yes' if row.cross else ''} | {grids} | {row.paper} |")
+        cross, causal = ("yes" if can else "" for can in (row.cross, row.causal))
+        lines.append(f"| `{row.name}` | {cost} | {cross} | {causal} | {grids} | {row.paper} |")
     return "\n".join(lines)
 
 

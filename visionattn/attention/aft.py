@@ -104,7 +104,7 @@ class GatheringContext(GatedGathering, ContextMixer):
 class AFTSimple(GatheringContext):
     """One gathered vector for all queries, softmax over positions of K by channel; the queries gate it."""
 
-    claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True)
+    claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True, causal=True)
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class AFTFull(GatheringContext):
         ValueError: there is no grid.
     """
 
-    claims = Claims(paper=_PAPER, cost="N^2")
+    claims = Claims(paper=_PAPER, cost="N^2", causal=True)
 
     def __init__(
         self,

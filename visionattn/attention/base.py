@@ -32,6 +32,8 @@ class Claims:
         permutation_equivariant: permuting the tokens permutes the output and changes nothing else.
         convex: each head's output is a convex combination of the values it sees.
         softmax_limit: options under which it equals `SoftmaxAttention` with the same weights; None if there are none.
+        causal: there is a form of it in which a token sees itself and those before it in raster order alone: an option
+            `causal`, or a function that `analysis/bench/causal.py` puts into it.
     """
 
     paper: str
@@ -39,6 +41,7 @@ class Claims:
     permutation_equivariant: bool = False
     convex: bool = False
     softmax_limit: Mapping[str, Any] | None = field(default=None)
+    causal: bool = False
 
 
 class TokenMixer(nn.Module):

@@ -42,7 +42,13 @@ class Combiner(QKVAttention):
         ValueError: a segment below 1, or of another length than the grid.
     """
 
-    claims = Claims(paper=_PAPER, cost="N^1.5", convex=True, softmax_limit={"segment": (5, 7), "count_own_once": True})
+    claims = Claims(
+        paper=_PAPER,
+        cost="N^1.5",
+        convex=True,
+        softmax_limit={"segment": (5, 7), "count_own_once": True},
+        causal=True,
+    )
 
     def __init__(
         self,

@@ -53,7 +53,7 @@ class EfficientAttention(ContextQKVAttention, ResidualMixer):
         normalize_queries: False leaves out the softmax of Q.
     """
 
-    claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True, convex=True)
+    claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True, convex=True, causal=True)
 
     def __init__(
         self,

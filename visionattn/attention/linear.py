@@ -26,6 +26,7 @@ class LinearAttention(ContextQKVAttention):
         cost="N",
         permutation_equivariant=True,
         convex=True,
+        causal=True,
     )
 
     def attend(

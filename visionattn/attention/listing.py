@@ -15,12 +15,14 @@ class Listed:
     Attributes:
         cost: growth of its multiplications with the number of tokens.
         cross: it may look at another map.
+        causal: it has a causal form.
         grids: numbers of dimensions that the map may have.
     """
 
     name: str
     cost: str
     cross: bool
+    causal: bool
     grids: tuple[int, ...]
     paper: str
 
@@ -31,5 +33,6 @@ def listed_mechanisms() -> list[Listed]:
     for name in list_attention():
         mixer = attention_class(name)
         claims = mixer.claims
-        rows.append(Listed(name, claims.cost, issubclass(mixer, ContextMixer), mixer.grid_dims, claims.paper))
+        cross = issubclass(mixer, ContextMixer)
+        rows.append(Listed(name, claims.cost, cross, claims.causal, mixer.grid_dims, claims.paper))
     return rows

@@ -36,7 +36,7 @@ class LSHAttention(TokenMixer):
         ValueError: a number is below 1, max_buckets is odd, or num_heads does not divide a width.
     """
 
-    claims = Claims(paper="Kitaev et al., ICLR 2020, arXiv 2001.04451", cost="N", convex=True)
+    claims = Claims(paper="Kitaev et al., ICLR 2020, arXiv 2001.04451", cost="N", convex=True, causal=True)
 
     def __init__(
         self,

@@ -102,7 +102,13 @@ class LocalAttention(BlockwiseAttention):
         ValueError: radius is below 0, dilation or norm below 1.
     """
 
-    claims = Claims(paper="Chelba et al., 2020, arXiv 2001.04589", cost="N", convex=True, softmax_limit={"radius": 6})
+    claims = Claims(
+        paper="Chelba et al., 2020, arXiv 2001.04589",
+        cost="N",
+        convex=True,
+        softmax_limit={"radius": 6},
+        causal=True,
+    )
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ class Performer(ContextQKVAttention):
         redraw_interval: training steps between two draws; None keeps the first.
     """
 
-    claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True, convex=True)
+    claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True, convex=True, causal=True)
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class RTransformer(QKVAttention):
         ValueError: window is below 1; as `QKVAttention`.
     """
 
-    claims = Claims(paper=_PAPER, cost="N^2", convex=True)
+    claims = Claims(paper=_PAPER, cost="N^2", convex=True, causal=True)
 
     cell: ClassVar[Cell] = GRU
 

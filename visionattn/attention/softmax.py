@@ -25,6 +25,7 @@ class SoftmaxAttention(ContextQKVAttention):
         permutation_equivariant=True,
         convex=True,
         softmax_limit={},
+        causal=True,
     )
 
     def attend(

@@ -36,7 +36,7 @@ class StridedSparseAttention(BlockwiseAttention):
         ValueError: stride is below 1.
     """
 
-    claims = Claims(paper=_PAPER, cost="N^1.5", convex=True, softmax_limit={"stride": 35})
+    claims = Claims(paper=_PAPER, cost="N^1.5", convex=True, softmax_limit={"stride": 35}, causal=True)
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class FixedSparseAttention(BlockwiseAttention):
         ValueError: stride or summary is below 1.
     """
 
-    claims = Claims(paper=_PAPER, cost="N^1.5", convex=True, softmax_limit={"stride": 35})
+    claims = Claims(paper=_PAPER, cost="N^1.5", convex=True, softmax_limit={"stride": 35}, causal=True)
 
     def __init__(
         self,

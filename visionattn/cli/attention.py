@@ -10,7 +10,7 @@ from visionattn.cli import attention_bench, attention_length, attention_maps
 
 def add_arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="every mechanism with its paper, cost, and the grids it accepts")
+    listing = actions.add_parser("list", help="every mechanism: cost, cross and causal forms, grids it accepts, paper")
     listing.set_defaults(action_run=_list)
     attention_bench.add_action(actions)
     attention_length.add_action(actions)
@@ -30,11 +30,12 @@ def _list(args: Namespace) -> int:
     from visionattn.attention.listing import listed_mechanisms
 
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("mechanism", "cost", "cross", "grids", "paper"):
+    for heading in ("mechanism", "cost", "cross", "causal", "grids", "paper"):
         table.add_column(heading, no_wrap=heading != "paper")
     for row in listed_mechanisms():
         grids = " ".join(f"{dims}-D" for dims in row.grids)
-        table.add_row(row.name, row.cost, "yes" if row.cross else "", grids, row.paper)
+        cross, causal = ("yes" if can else "" for can in (row.cross, row.causal))
+        table.add_row(row.name, row.cost, cross, causal, grids, row.paper)
     # A pipe or a file has no width to fit into.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     return 0

@@ -67,6 +67,21 @@ def test_patterns_are_those_that_a_mechanism_has() -> None:
     assert candidate("CrissCrossAttention", "self", (64,), SIZES, "meta") is None  # it takes no sequence
 
 
+@pytest.mark.parametrize("name", list_attention())
+def test_a_causal_form_is_there_where_it_is_claimed(name: str) -> None:
+    """And no later position changes what it answers."""
+    case = candidate(name, "causal-self", (6, 7), SIZES)
+    assert attention_class(name).claims.causal == (case is not None)
+    if case is None:
+        return
+    mixer, x = case.mixer.double().eval(), random_map((6, 7), SIZES, "cpu").double()
+    changed = x.clone()
+    changed[:, 3, 4:], changed[:, 4:] = 5 - 2 * x[:, 3, 4:], 5 - 2 * x[:, 4:]
+    before, after = mixer(x).flatten(1, 2), mixer(changed).flatten(1, 2)
+    torch.testing.assert_close(after[:, :25], before[:, :25], rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(after[:, 25:], before[:, 25:])
+
+
 @pytest.mark.parametrize("name", ["SoftmaxAttention", "EfficientAttention", "LinearAttention", "AFTSimple"])
 def test_the_last_token_sees_all_in_either_form(name: str) -> None:
     answers = []
