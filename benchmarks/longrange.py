@@ -34,6 +34,7 @@ TASKS = ("pathfinder", "majority")
 NONE = "none"
 GRID = (24, 24)
 PLACE = "model.backbone.attention.1.attention"
+_ABOVE, _BELOW = "#0b6bb5", "#c04a08"
 
 
 def main() -> None:
@@ -270,28 +271,33 @@ def spread(values: list[float]) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """A dot for each seed, a line for the mean, and where the local network and its bound are."""
+    """A dot for each seed, a line for the mean, in blue above the bound of a network that sees no farther."""
     import matplotlib
     from matplotlib.figure import Figure
 
     found = scores(results)
     names = list(found)[::-1]
     with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "longrange", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8.2, 1.2 + 0.22 * len(names)), layout="constrained")
+        figure = Figure(figsize=(8.2, 1.1 + 0.2 * len(names)), layout="constrained")
         for axes, task in zip(figure.subplots(1, 2, sharey=True), TASKS, strict=True):
-            for y, name in enumerate(names):
-                values = found[name][task]
-                colour = "#5d6675" if name == NONE else "#0b6bb5"
-                axes.plot(values, [y] * len(values), "o", color=colour, markersize=4, alpha=0.7)
-                if values:
-                    axes.plot([mean(values)] * 2, [y - 0.35, y + 0.35], color=colour, linewidth=2)
-            local = results["bounds"][task]["mIoU"]
-            axes.axvline(local, color="#d0560f", linestyle="--", linewidth=1)
-            axes.set_title(f"{task}\n(dashed: what lies near can tell, {local:.0f} %)", fontsize=9)
-            axes.set_yticks(range(len(names)), names)
+            bound = results["bounds"][task]["mIoU"]
+            rows = [(y, found[name][task]) for y, name in enumerate(names) if found[name][task]]
+            axes.axvline(bound, color=_BELOW, linestyle="--", linewidth=1)
+            for above, colour in ((True, _ABOVE), (False, _BELOW)):
+                own = [(y, values) for y, values in rows if (mean(values) > bound) is above]
+                dots = [(value, y) for y, values in own for value in values]
+                axes.plot(
+                    [value for value, _ in dots], [y for _, y in dots], "o", color=colour, markersize=4, alpha=0.6
+                )
+                low, high = ([y + side for y, _ in own] for side in (-0.36, 0.36))
+                axes.vlines([mean(values) for _, values in own], low, high, color=colour, linewidth=2)
+            axes.set_title(f"{task}\n(dashed: by what lies near, {bound:.1f} % at best)", fontsize=9)
+            axes.set_yticks(range(len(names)), ["none (the network alone)" if n == NONE else n for n in names])
+            axes.set_ylim(-0.8, len(names) - 0.2)
             axes.set_xlabel("mIoU, %")
-            lowest = min([local, *(value for values in found.values() for value in values[task])])
+            lowest = min([bound, *(value for _, values in rows for value in values)])
             axes.set_xlim(math.floor(lowest / 5) * 5 - 2, 101)
+            axes.tick_params(top=True, labeltop=True, length=2)
             axes.grid(axis="both", linewidth=0.4, color="#d9dde4")
             axes.set_axisbelow(True)
         figure.savefig(path, format="svg", metadata={"Date": None})

@@ -7,8 +7,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from visionattn.visualization.cost_charts import CostLine, CostPoint, _panels, draw_cost_lines, draw_cost_points
+from visionattn.visualization.cost_charts import (
+    CostLine,
+    CostPoint,
+    _height,
+    _panels,
+    _quality,
+    draw_cost_lines,
+    draw_cost_points,
+)
 
 TICKS = {256: "16x16", 1024: "32x32"}
 
@@ -62,14 +72,46 @@ def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Time: no line has a point"):
         draw([CostLine("Nothing", "first", [])], tmp_path / "chart.png")
     with pytest.raises(ValueError, match="Quality: there is no point"):
-        draw_cost_points([], tmp_path / "p.png", title="Quality", x_label="", y_label="", families=[])
+        draw_points([], tmp_path / "chart.png")
 
 
-def test_points_have_their_families_colours(tmp_path: Path) -> None:
-    points = [CostPoint("A", "first", 1.0, 90.0, 2.0), CostPoint("B", "second", 1.1, 90.1)]
-    path = tmp_path / "points.png"
-    draw_cost_points(points, path, title="Quality", x_label="ms", y_label="%", families=["first", "second"])
+def draw_points(points: list[CostPoint], path: Path) -> np.ndarray:
+    families = ["first", "second", "third"]
+    draw_cost_points(points, path, title="Quality", x_label="ms", y_label="%", reference="Soft", families=families)
     picture = cv2.imread(str(path))
     assert picture is not None
-    for rgb in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
-        assert colour_of(picture[..., ::-1].astype(int), rgb) > 50
+    return picture[..., ::-1].astype(int)
+
+
+def test_points_are_named_in_their_family_s_chart(tmp_path: Path) -> None:
+    """Nearly all of one cost and quality, as mechanisms that have learned a task are; one has all of it."""
+    points = [CostPoint(f"Mechanism{n:02}", "second", 1.0 + n / 100, 99.0 + n / 100, 0.01) for n in range(8)]
+    points += [CostPoint("Soft", "first", 30.0, 100.0), CostPoint("Poor", "third", 400.0, 50.0, 2.0)]
+    picture = draw_points(points, tmp_path / "points.png")
+    blue, grey = (0x00, 0x72, 0xB2), (0x5D, 0x66, 0x75)
+    assert colour_of(picture, blue) > 150  # the first of each of three charts
+    assert colour_of(picture, grey) > 50  # the eighth of the second
+    border = np.concatenate([picture[:, :4], picture[:, -4:]], axis=1)
+    assert (border == 255).all(), "something is cut at the sides"
+    without = draw_points(points[1:], tmp_path / "fewer.png")
+    assert colour_of(without, grey) < 20
+    assert without.shape == picture.shape
+
+
+def test_no_name_lies_on_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
+    points = [CostPoint(f"Mechanism{n:02}", "first", 1.0 + n, 99.1 + n / 1000) for n in range(8)]
+    draw_points([*points, CostPoint("Poor", "second", 5.0, 50.0)], tmp_path / "points.png")
+    boxes = [Text.get_window_extent(name) for name in figures[0].axes[0].texts]  # without the lines to the points
+    assert len(boxes) == 8
+    for index, box in enumerate(boxes):
+        assert box.x1 < figures[0].bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[:index])
+
+
+def test_qualities_near_all_lie_apart_by_what_they_miss() -> None:
+    assert _height(99.5) - _height(99.0) == pytest.approx(_height(90.0) - _height(80.0))
+    assert np.isfinite(_height(100.0))
+    assert _quality(_height(73.5)) == pytest.approx(73.5)

@@ -1,4 +1,7 @@
-"""Charts of what mechanisms cost: one line each over the tokens of the map, in small charts of few lines."""
+"""Charts of what mechanisms cost: a line each over the tokens of the map, or a point each beside its quality.
+
+Families have small charts of their own with common axes, each before all others in grey.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,27 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from visionattn.visualization.label_places import free_places, spread_apart
+import numpy as np
+
+from visionattn.visualization.label_places import spread_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's without yellow, darkened where thin lines on white need it, and a brown.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#3b9ccf", "#c98a00", "#7a5230", "#5d6675")
 _MARKERS = "osD^vPX*"
-_MOST_LINES = 8
+_STYLE: dict[Any, Any] = {"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}
+_MOST_MEMBERS = 8
 _COLUMNS = 2
 _PANEL = (5.2, 3.1)  # inches, names included
 _NAMES = 0.45  # the share of a panel's width that is left to names
 _MARGIN = 1.05  # inches at the left, for six digits and a unit
+_LEAST_ERROR = 0.01  # percent: there is no logarithm of 0
+_QUALITIES = (0, 20, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)  # where an axis of qualities may have a mark
 
 
 @dataclass(frozen=True)
@@ -63,34 +72,24 @@ def draw_cost_lines(
         ValueError: no line has a point.
     """
     import matplotlib
-    from matplotlib.figure import Figure
 
     lines = [line for line in lines if line.points]
     if not lines:
         raise ValueError(f"{title}: no line has a point that can be drawn")
     panels = _panels(lines, families)
-    rows = math.ceil(len(panels) / _COLUMNS)
-    columns = min(_COLUMNS, len(panels))
-    with matplotlib.rc_context({"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}):
-        size = (columns * _PANEL[0] + _MARGIN - 0.45, rows * _PANEL[1] + 0.75)
-        figure = Figure(figsize=size)
-        figure.suptitle(title, x=0.2 / size[0], y=1 - 0.12 / size[1], ha="left", va="top", fontsize=12, weight="bold")
-        note = f"dashed: {reference}; grey: all others" + ("; x: larger maps were left out" if _any_cut(lines) else "")
-        figure.text(0.2 / size[0], 1 - 0.38 / size[1], note, ha="left", va="top", color="0.35")
-        for index, (heading, members) in enumerate(panels):
-            axes = figure.add_axes(_place(index, columns, rows, size))
-            _panel(axes, heading, members, lines, reference)
+    note = f"dashed: {reference}; grey: all others" + ("; x: larger maps were left out" if _any_cut(lines) else "")
+    with matplotlib.rc_context(_STYLE):
+        figure = _small_charts([heading for heading, _ in panels], title, note, "map", unit)
+        for axes, (_, members) in zip(figure.axes, panels, strict=True):
+            _panel(axes, members, lines, reference)
             axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
             axes.set_xticks(list(ticks), list(ticks.values()))
             axes.minorticks_off()
             axes.yaxis.set_major_formatter("{x:,g}")
-            if index % columns == 0:
-                axes.set_ylabel(unit)
-            if index >= len(panels) - columns:
-                axes.set_xlabel("map")
-        _same_heights(figure.axes)
+        _same_limits(figure.axes)
         for axes, (_, members) in zip(figure.axes, panels, strict=True):
-            _write_names(axes, members, [line for line in lines if line.name == reference])
+            shown = _with_reference(members, lines, reference)
+            _write_names(axes, [(line.name, colour, line.points[-1]) for line, colour in shown])
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
 
@@ -99,15 +98,40 @@ def _any_cut(lines: Sequence[CostLine]) -> bool:
     return any(line.cut for line in lines)
 
 
-def _panels(lines: Sequence[CostLine], families: Sequence[str]) -> list[tuple[str, list[CostLine]]]:
+Member = TypeVar("Member", CostLine, "CostPoint")
+
+
+def _panels(members: Sequence[Member], families: Sequence[str]) -> list[tuple[str, list[Member]]]:
     panels = []
     for family in families:
-        members = sorted((line for line in lines if line.family == family), key=lambda line: line.name)
-        parts = math.ceil(len(members) / _MOST_LINES)
+        own = sorted((member for member in members if member.family == family), key=lambda member: member.name)
+        parts = math.ceil(len(own) / _MOST_MEMBERS)
         for part in range(parts):
-            chosen = members[part * len(members) // parts : (part + 1) * len(members) // parts]
+            chosen = own[part * len(own) // parts : (part + 1) * len(own) // parts]
             panels.append((f"{family} ({part + 1})" if parts > 1 else family, chosen))
     return panels
+
+
+def _small_charts(headings: Sequence[str], title: str, note: str, x_label: str, y_label: str) -> Figure:
+    """A figure with one empty chart for each heading, and room for names to the right of each."""
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, len(headings))
+    rows = math.ceil(len(headings) / columns)
+    size = (columns * _PANEL[0] + _MARGIN - 0.45, rows * _PANEL[1] + 0.75)
+    figure = Figure(figsize=size)
+    figure.suptitle(title, x=0.2 / size[0], y=1 - 0.12 / size[1], ha="left", va="top", fontsize=12, weight="bold")
+    figure.text(0.2 / size[0], 1 - 0.38 / size[1], note, ha="left", va="top", color="0.35")
+    for index, heading in enumerate(headings):
+        axes = figure.add_axes(_place(index, columns, rows, size))
+        axes.set_title(heading, loc="left", fontsize=10.5, pad=6)
+        axes.grid(True, which="major", color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+        if index % columns == 0:
+            axes.set_ylabel(y_label)
+        if index >= len(headings) - columns:
+            axes.set_xlabel(x_label)
+    return figure
 
 
 def _place(index: int, columns: int, rows: int, size: tuple[float, float]) -> tuple[float, float, float, float]:
@@ -119,11 +143,8 @@ def _place(index: int, columns: int, rows: int, size: tuple[float, float]) -> tu
     return left / size[0], bottom / size[1], width / size[0], height / size[1]
 
 
-def _panel(axes: Axes, heading: str, members: Sequence[CostLine], lines: Sequence[CostLine], reference: str) -> None:
+def _panel(axes: Axes, members: Sequence[CostLine], lines: Sequence[CostLine], reference: str) -> None:
     axes.set(xscale="log", yscale="log")
-    axes.set_title(heading, loc="left", fontsize=10.5, pad=6)
-    axes.grid(True, which="major", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
     for line in lines:
         axes.plot(*zip(*line.points, strict=True), color="0.82", linewidth=0.7, zorder=1)
     for index, line in enumerate(members):
@@ -140,23 +161,35 @@ def _style(index: int) -> tuple[str, str]:
     return _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
 
 
-def _same_heights(panels: Sequence[Axes]) -> None:
-    low, high = (pick(axes.get_ylim()[end] for axes in panels) for pick, end in ((min, 0), (max, 1)))
-    for axes in panels:
-        axes.set_ylim(low, high)
+def _same_limits(panels: Sequence[Axes]) -> None:
+    for limits, names in (
+        ([axes.get_xlim() for axes in panels], "xlim"),
+        ([axes.get_ylim() for axes in panels], "ylim"),
+    ):
+        low, high = min(low for low, _ in limits), max(high for _, high in limits)
+        for axes in panels:
+            axes.set(**{names: (low, high)})
 
 
-def _write_names(axes: Axes, members: Sequence[CostLine], references: Sequence[CostLine]) -> None:
-    """Beside the ends of the lines, pushed apart where they would lie on each other, in the lines' colours."""
-    shown = [(line, _style(index)[0]) for index, line in enumerate(members)]
-    shown += [(line, "black") for line in references if line not in members]
-    low, high = (math.log10(end) for end in axes.get_ylim())
-    ends = [(math.log10(line.points[-1][1]) - low) / (high - low) for line, _ in shown]
-    for (line, colour), place in zip(shown, spread_apart(ends, gap=0.075), strict=True):
+def _with_reference(members: Sequence[Member], everyone: Sequence[Member], reference: str) -> list[tuple[Member, str]]:
+    """The members of a chart in their colours, and the reference in black where it is none of them."""
+    shown = [(member, _style(index)[0]) for index, member in enumerate(members)]
+    return shown + [(one, "black") for one in everyone if one.name == reference and one not in members]
+
+
+def _write_names(axes: Axes, named: Sequence[tuple[str, str, tuple[float, float]]]) -> None:
+    """Names in their colours to the right of a chart, pushed apart where they would lie on each other.
+
+    Args:
+        named: name, colour, and the place in the chart that it belongs to.
+    """
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = [float(to_axes.transform(place)[1]) for _, _, place in named]
+    for (name, colour, place), height in zip(named, spread_apart(ends, gap=0.075), strict=True):
         axes.annotate(
-            line.name,
-            xy=line.points[-1],
-            xytext=(1.05, place),
+            name,
+            xy=place,
+            xytext=(1.05, height),
             textcoords="axes fraction",
             color=colour,
             fontsize=9,
@@ -175,7 +208,7 @@ def _write_names(axes: Axes, members: Sequence[CostLine], references: Sequence[C
 
 @dataclass(frozen=True)
 class CostPoint:
-    """One mechanism in a chart of quality against cost: `spread` is drawn to both sides of `quality`."""
+    """One mechanism in a chart of quality against cost: `spread` is drawn to both sides of `quality`, in percent."""
 
     name: str
     family: str
@@ -185,59 +218,67 @@ class CostPoint:
 
 
 def draw_cost_points(
-    points: Sequence[CostPoint], path: Path, *, title: str, x_label: str, y_label: str, families: Sequence[str]
+    points: Sequence[CostPoint],
+    path: Path,
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    reference: str,
+    families: Sequence[str],
 ) -> None:
-    """Writes a PNG of quality against cost, every point with its name, families in colours.
+    """Writes a PNG of quality against cost in small charts, one for each family, with common axes.
 
+    What is missing to 100 % has a logarithmic axis, on which 99.0 and 99.5 lie as far from each other as 80 and 90.
+
+    Args:
+        points: a family of more than eight is cut in two.
+        reference: name of the point that is named in all charts.
+        families: their order.
     Raises:
         ValueError: there is no point.
     """
     import matplotlib
-    from matplotlib.figure import Figure
 
     if not points:
         raise ValueError(f"{title}: there is no point to draw")
-    with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(11.5, 8.2), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
-        axes.xaxis.set_major_formatter("{x:,g}")
-        axes.set_title(title, loc="left", weight="bold")
-        axes.grid(True, which="major", color="0.92")
-        axes.set_axisbelow(True)
-        colours: dict[str, str] = {}
-        for index, family in enumerate(family for family in families if any(p.family == family for p in points)):
-            colours[family] = _style(index)[0]
-            members = [point for point in points if point.family == family]
-            axes.errorbar(
-                [point.cost for point in members],
-                [point.quality for point in members],
-                [point.spread for point in members],
-                fmt=_style(index)[1],
-                color=colours[family],
-                markersize=6,
-                elinewidth=0.8,
-                ecolor=matplotlib.colors.to_rgba(colours[family], 0.35),
-                label=family,
-            )
-        axes.margins(x=0.12, y=0.08)
-        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.08), ncols=4)
-        figure.draw_without_rendering()  # or nothing has its place yet
-        places = axes.transData.transform([(point.cost, point.quality) for point in points])
-        widths = [6.4 * len(point.name) * figure.dpi / 100 for point in points]
-        found = free_places([(float(x), float(y)) for x, y in places], widths, height=12.5 * figure.dpi / 100)
-        for point, (dx, dy, side) in zip(points, found, strict=True):
-            name = axes.annotate(
-                point.name,
-                xy=(point.cost, point.quality),
-                xytext=(dx * 72 / figure.dpi, dy * 72 / figure.dpi),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=8.5,
-                color=colours[point.family],
-                arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
-            )
-            name.set_in_layout(False)  # the axes stay where they were when the places were found
+    panels = _panels(points, families)
+    with matplotlib.rc_context(_STYLE):
+        note = f"black: {reference}; grey: all others"
+        figure = _small_charts([heading for heading, _ in panels], title, note, x_label, y_label)
+        for axes, (_, members) in zip(figure.axes, panels, strict=True):
+            _points_panel(axes, members, points, reference)
+        _same_limits(figure.axes)
+        for axes, (_, members) in zip(figure.axes, panels, strict=True):
+            shown = _with_reference(members, points, reference)
+            _write_names(axes, [(point.name, colour, (point.cost, point.quality)) for point, colour in shown])
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
+
+
+def _points_panel(axes: Axes, members: Sequence[CostPoint], points: Sequence[CostPoint], reference: str) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("function", functions=(_height, _quality))
+    axes.plot([point.cost for point in points], [point.quality for point in points], "o", color="0.82", markersize=4)
+    for point, colour in _with_reference(members, points, reference):
+        marker = "D" if colour == "black" else _style(members.index(point))[1]
+        style: dict[str, Any] = {"color": colour, "markersize": 6, "elinewidth": 1, "zorder": 3}
+        axes.errorbar(point.cost, point.quality, point.spread, fmt=marker, **style)
+    lowest = min(point.quality - point.spread for point in points)
+    highest = max(point.quality + point.spread for point in points)
+    room = 0.08 * (_height(highest) - _height(lowest)) or 0.1
+    low, high = _quality(_height(lowest) - room), _quality(_height(highest) + room)
+    axes.set_ylim(low, high)
+    marks = [mark for mark in _QUALITIES if low <= mark <= high]
+    axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+    axes.margins(x=0.08)
+    axes.xaxis.set_major_formatter("{x:,g}")
+
+
+def _height(quality: Any) -> Any:
+    """Where qualities lie on their axis: minus the logarithm of what is missing."""
+    return -np.log10(np.maximum(100.0 - np.asarray(quality), _LEAST_ERROR))
+
+
+def _quality(height: Any) -> Any:
+    return 100.0 - 10.0 ** -np.asarray(height)

@@ -138,7 +138,8 @@ def draw_accuracy(report: Mapping[str, Any], device: str, task: str, accuracy: A
         path,
         title=f"Accuracy on the task {task} against the cost of one layer",
         x_label=f"forward and backward of one layer on a map of {ticks_of(report)[tokens]}, ms",
-        y_label="mIoU, % (mean and standard deviation of the seeds)",
+        y_label="mIoU, %",
+        reference=REFERENCE,
         families=families(),
     )
 
