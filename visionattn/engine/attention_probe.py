@@ -15,8 +15,8 @@ from torch import Tensor
 from visionattn.analysis.attention_record import Recorded, first_picture, recording
 from visionattn.data.images import read_image
 from visionattn.engine.config import load_config
-from visionattn.engine.evaluated_dataset import evaluated_dataset
-from visionattn.engine.inference import _without_annotations, takes_pairs
+from visionattn.engine.evaluated_dataset import prediction_pipeline
+from visionattn.engine.inference import takes_pairs
 from visionattn.engine.trained_model import TrainedModel
 
 
@@ -86,11 +86,8 @@ def probe_attention(
 def _packed(trained: TrainedModel, config: Config, file: str | Path, image: Any) -> dict[str, Any]:
     """The image after the test pipeline; tasks name it differently."""
     with trained.scope():
-        pipeline = evaluated_dataset(config).get("pipeline") or config.get("test_pipeline")
-        if not pipeline:
-            raise ValueError("the config has neither test_dataloader.dataset.pipeline nor test_pipeline")
         raw = {"img_path": str(file), "image": image, "file": str(file), "ori_shape": image.shape[:2]}
-        packed: dict[str, Any] = Compose(_without_annotations(pipeline))(raw)
+        packed: dict[str, Any] = Compose(prediction_pipeline(config))(raw)
     return packed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mmengine.dataset import Compose
 
 from visionattn.data.images import IMAGE_SUFFIXES
 from visionattn.engine.config import import_scope, load_config
-from visionattn.engine.evaluated_dataset import evaluated_dataset
+from visionattn.engine.evaluated_dataset import evaluated_dataset, prediction_pipeline
 from visionattn.engine.object_inference import ObjectPredictor
 from visionattn.engine.pair_inference import Pair, PairPredictor, expand_pairs
 from visionattn.engine.trained_model import TrainedModel
@@ -107,7 +107,8 @@ class Predictor:
         self._trained = TrainedModel(config, checkpoint, device)
         self.model, self.device = self._trained.model, self._trained.device
         with self._trained.scope():
-            self._loader, self._pipeline = _test_pipeline(self._trained.config)
+            steps = prediction_pipeline(self._trained.config)
+            self._loader, self._pipeline = Compose(steps[:1]), Compose(steps[1:])
             metainfo = self._trained.dataset_meta or _dataset_metainfo(self._trained.config)
         self.classes: Sequence[str] | None = metainfo.get("classes")
         self.palette: Sequence[Sequence[int]] | None = metainfo.get("palette")
@@ -159,30 +160,6 @@ def _files(path: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"no image in {path}; looked for {', '.join(IMAGE_SUFFIXES)}")
     return found
-
-
-def _test_pipeline(config: Config) -> tuple[Compose, Compose]:
-    """What loads the image, and the rest of the test pipeline without what loads annotations."""
-    dataset = evaluated_dataset(config)
-    pipeline = dataset.get("pipeline") or config.get("test_pipeline")
-    if not pipeline:
-        raise ValueError("the config has neither test_dataloader.dataset.pipeline nor test_pipeline")
-    steps = _without_annotations(pipeline)
-    return Compose(steps[:1]), Compose(steps[1:])
-
-
-def _without_annotations(pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The steps without those that load annotations, also inside TestTimeAug, whose steps are lists of choices."""
-    steps = [dict(step) for step in pipeline if not _loads_annotations(step)]
-    for step in steps:
-        if str(step["type"]).rpartition(".")[2] == "TestTimeAug":
-            groups = (_without_annotations(choices) for choices in step["transforms"])
-            step["transforms"] = [choices for choices in groups if choices]
-    return steps
-
-
-def _loads_annotations(step: Mapping[str, Any]) -> bool:
-    return str(step["type"]).rpartition(".")[2] in ("LoadAnnotations", "LoadLabels")
 
 
 def _dataset_metainfo(config: Config) -> dict[str, Any]:
