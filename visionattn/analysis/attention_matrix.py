@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import QKVAttention, TokenMixer
+from visionattn.attention.base import QKVAttention, TokenMixer, split_heads
 from visionattn.attention.window import WindowAttention
 from visionattn.typing import Grid
 
@@ -194,7 +194,8 @@ def _projected(mixer: Any, x: Tensor, context: Tensor | None, mask: Tensor | Non
     """What the hook would be given by a mechanism of the family that goes past it (SMYRF, for padded queries)."""
     source = x if context is None else context
     with torch.no_grad():
-        q, k, v = (mixer._split_heads(t) for t in mixer._project_two(x.flatten(1, -2), source.flatten(1, -2)))
+        projected = mixer._project_two(x.flatten(1, -2), source.flatten(1, -2))
+        q, k, v = (split_heads(t, mixer.num_heads) for t in projected)
     grids = {"q_grid": tuple(x.shape[1:-1]), "kv_grid": tuple(source.shape[1:-1])}
     return {"q": q, "k": k, "v": v, **grids, "mask": None if mask is None else mask.flatten(1)}
 

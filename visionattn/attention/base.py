@@ -208,7 +208,8 @@ class QKVAttention(TokenMixer):
         self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, kv_grid: Grid, mask: Tensor | None
     ) -> Tensor:
         """The attended values [B, N, value_dim] of tokens whose heads lie side by side."""
-        out = self.attend(self._split_heads(q), self._split_heads(k), self._split_heads(v), q_grid, kv_grid, mask)
+        q, k, v = (split_heads(t, self.num_heads) for t in (q, k, v))
+        out = self.attend(q, k, v, q_grid, kv_grid, mask)
         return out.transpose(1, 2).flatten(2)
 
     def _project(self, tokens: Tensor) -> Tensor:
@@ -221,9 +222,6 @@ class QKVAttention(TokenMixer):
         q = F.linear(x, weight[: self.key_dim], None if bias is None else bias[: self.key_dim])
         kv = F.linear(context, weight[self.key_dim :], None if bias is None else bias[self.key_dim :])
         return q, kv[..., : self.key_dim], kv[..., self.key_dim :]
-
-    def _split_heads(self, tokens: Tensor) -> Tensor:
-        return torch.unflatten(tokens, -1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, N, d]
 
 
 class ContextQKVAttention(QKVAttention, ContextMixer):
@@ -243,6 +241,11 @@ class ContextQKVAttention(QKVAttention, ContextMixer):
         self.check_map(context, context_mask, name="context")
         check_same_batch(self, x, context)
         return self._attend_map(x, context, context_mask)
+
+
+def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
+    """Heads that lie side by side in tokens [B, N, heads * d], [B, heads, N, d]."""
+    return torch.unflatten(tokens, -1, (num_heads, -1)).transpose(1, 2)
 
 
 def check_whole(**numbers: object) -> None:

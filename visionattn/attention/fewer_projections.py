@@ -20,6 +20,7 @@ from visionattn.attention.base import (
     check_no_context_mask,
     check_same_batch,
     check_whole,
+    split_heads,
 )
 from visionattn.ops.precision import at_least_float32, without_autocast
 from visionattn.ops.token_mixing import resized_token_mixing
@@ -65,7 +66,8 @@ class RawValueAttention(ContextMixer):
         key = source
         if len(weight) > self.dim:
             key = F.linear(source, weight[self.dim :], None if bias is None else bias[self.dim :])
-        q, k, v = (self._heads(t) for t in (query, key.to(query.dtype), self.values(source, key_mask).to(query.dtype)))
+        maps = (query, key.to(query.dtype), self.values(source, key_mask).to(query.dtype))
+        q, k, v = (split_heads(t.flatten(1, -2), self.num_heads) for t in maps)
         out = self.attend(q, k, v, None if key_mask is None else key_mask.flatten(1))
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2))).reshape(x.shape)
 
@@ -76,9 +78,6 @@ class RawValueAttention(ContextMixer):
     def values(self, source: Tensor, mask: Tensor | None) -> Tensor:
         """The map that is attended, [B, *grid, C]."""
         return source
-
-    def _heads(self, tokens: Tensor) -> Tensor:
-        return torch.unflatten(tokens.flatten(1, -2), -1, (self.num_heads, -1)).transpose(1, 2)
 
 
 @ATTENTION.register_module()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, TokenMixer, check_extents, check_heads, check_whole
+from visionattn.attention.base import Claims, TokenMixer, check_extents, check_heads, check_whole, split_heads
 from visionattn.ops.block_attention import Source, all_pairs, joint_attention
 from visionattn.ops.long_short import answers_of_tokens, dynamic_projection, tile_offset_index
 from visionattn.ops.neighborhood import tile_blocks
@@ -127,8 +127,8 @@ class LongShortAttention(TokenMixer):
         flat, real = x.flatten(1, -2), None if mask is None else mask.flatten(1)
         first = 0 if tokens is None else tokens.shape[1]
         q, k, v = self.qkv(flat if tokens is None else torch.cat([tokens, flat], dim=1)).chunk(3, dim=-1)
-        k, v = (self._split_heads(self.token_norm(t).to(q.dtype)) for t in (k, v))
-        q = self._split_heads(q)
+        k, v = (split_heads(self.token_norm(t).to(q.dtype), self.num_heads) for t in (k, v))
+        q = split_heads(q, self.num_heads)
         sources = self._sources(flat, grid, k[:, :, first:], v[:, :, first:], real)
         if tokens is not None:
             pairs = all_pairs(torch.ones(flat.shape[1], first, dtype=torch.bool, device=x.device))
@@ -152,7 +152,7 @@ class LongShortAttention(TokenMixer):
             sources.append(Source(pairs, k, v, mask, bias))
         if self.dynamic_projection is not None:
             # Channels of a head lie next to each other, as in the reference: [B, N, heads, R].
-            scores = self._split_heads(self.dynamic_projection(flat))
+            scores = split_heads(self.dynamic_projection(flat), self.num_heads)
             k, v = (self._normalized_sums(scores, t, mask) for t in (k, v))
             real = None if mask is None else mask.any(dim=1, keepdim=True).expand(-1, self.rank)
             pairs = all_pairs(torch.ones(flat.shape[1], self.rank, dtype=torch.bool, device=flat.device))
@@ -163,12 +163,9 @@ class LongShortAttention(TokenMixer):
         """[B, heads, R, d], normalised over the channels of all heads."""
         assert self.sum_norm is not None
         sums = dynamic_projection(scores, tokens, mask).to(tokens.dtype)
-        return self._split_heads(self.sum_norm(sums.transpose(1, 2).flatten(2)).to(tokens.dtype))
+        return split_heads(self.sum_norm(sums.transpose(1, 2).flatten(2)).to(tokens.dtype), self.num_heads)
 
     def _margin(self) -> Grid:
         """Half a window, at least one position."""
         assert self.window is not None
         return tuple(max(length // 2, 1) for length in self.window)
-
-    def _split_heads(self, tokens: Tensor) -> Tensor:
-        return torch.unflatten(tokens, -1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, N, d]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, TokenMixer, check_heads, check_whole
+from visionattn.attention.base import Claims, TokenMixer, check_heads, check_whole, split_heads
 from visionattn.ops.lsh_attention import lsh_attention
 from visionattn.registry import ATTENTION
 from visionattn.typing import Tokens
@@ -92,7 +92,7 @@ class LSHAttention(TokenMixer):
     def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
         self.check_map(x, mask)
         tokens = x.flatten(1, -2)
-        qk, v = (self._split_heads(t) for t in (self.query_key(tokens), self.value(tokens)))
+        qk, v = (split_heads(t, self.num_heads) for t in (self.query_key(tokens), self.value(tokens)))
         out = self.attend(qk, v, None if mask is None else mask.flatten(1))
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2))).reshape(x.shape)
 
@@ -107,6 +107,3 @@ class LSHAttention(TokenMixer):
             across_buckets=self.across_buckets,
             discount_repeats=self.discount_repeats,
         )
-
-    def _split_heads(self, tokens: Tensor) -> Tensor:
-        return torch.unflatten(tokens, -1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, N, d]

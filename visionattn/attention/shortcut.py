@@ -89,8 +89,8 @@ def unobserved(*modules: nn.Module) -> bool:
     return not global_hooks._has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
-def plain_weights(module: nn.Module, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None] | None:
-    """Weight and bias of a module that is exactly nn.Linear with ordinary parameters (of this dtype); else None.
+def plain_weights(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a module that is exactly nn.Linear with ordinary parameters; else None.
 
     Subclasses, parametrisations and wrappers are none. Read from the module's own table: its attributes cost a Python
     call each.
@@ -99,11 +99,7 @@ def plain_weights(module: nn.Module, dtype: torch.dtype | None = None) -> tuple[
         return None
     parameters = module._parameters
     weight, bias = parameters.get("weight"), parameters.get("bias", False)
-    if (
-        type(weight) in _ORDINARY
-        and (bias is None or type(bias) in _ORDINARY)
-        and (dtype is None or weight.dtype == dtype)  # type: ignore[union-attr]
-    ):
+    if type(weight) in _ORDINARY and (bias is None or type(bias) in _ORDINARY):
         return weight, bias  # type: ignore[return-value]
     return None
 
@@ -113,8 +109,8 @@ def plain_pair(
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None] | None:
     """Weights and biases of two layers of which the calls may be left out, of the dropout's and of `passed_over`, too.
 
-    As `plain_weights`, `is_inactive_dropout` and `unobserved` have it, in one function for the reason that
-    `takes_shortcuts` gives.
+    The layers as `plain_weights` has them, with parameters of this dtype; the dropout changes nothing now; nothing
+    observes any of them. In one function for the reason that `takes_shortcuts` gives.
     """
     if type(first) is not nn.Linear or type(last) is not nn.Linear or type(dropout) is not nn.Dropout:
         return None
@@ -132,8 +128,3 @@ def plain_pair(
     ):
         return weight, bias, last_weight, last_bias  # type: ignore[return-value]
     return None
-
-
-def is_inactive_dropout(module: nn.Module) -> bool:
-    """A dropout that changes nothing now."""
-    return type(module) is nn.Dropout and (module.p == 0 or not module.training)

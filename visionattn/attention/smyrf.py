@@ -18,6 +18,7 @@ from visionattn.attention.base import (
     check_no_context_mask,
     check_same_batch,
     check_whole,
+    split_heads,
 )
 from visionattn.ops.smyrf_attention import smyrf_attention
 from visionattn.registry import ATTENTION
@@ -95,7 +96,8 @@ class SMYRF(ContextQKVAttention):
             check_same_batch(self, x, context)
             source, key_mask = context, context_mask
         # Not by the base class: padded queries would take places in clusters, and it has no mask for them.
-        q, k, v = (self._split_heads(t) for t in self._project_two(x.flatten(1, -2), source.flatten(1, -2)))
+        projected = self._project_two(x.flatten(1, -2), source.flatten(1, -2))
+        q, k, v = (split_heads(t, self.num_heads) for t in projected)
         query_real, key_real = (None if real is None else real.flatten(1) for real in (mask, key_mask))
         q_grid, kv_grid = tuple(x.shape[1:-1]), tuple(source.shape[1:-1])
         out = self.attend(q, k, v, q_grid, kv_grid, key_real, query_mask=query_real)

@@ -20,15 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from visionattn.attention.base import Claims, QKVAttention
-from visionattn.attention.shortcut import (
-    ResidualMixer,
-    is_inactive_dropout,
-    is_ordinary,
-    kernels_allowed,
-    plain_weights,
-    runs_eagerly,
-    unobserved,
-)
+from visionattn.attention.shortcut import ResidualMixer, plain_pair, takes_shortcuts, unobserved
 from visionattn.ops.kernels.dispatch import asked_for, nothing_against, serves_windows
 from visionattn.ops.kernels.window_attention import window_attention_op
 from visionattn.ops.window import (
@@ -319,25 +311,18 @@ def walked_projections(
     - the mixer is exactly WindowAttention (a subclass may look at queries or weights), with values as wide as keys;
     - qkv and proj are exactly nn.Linear, without hooks, parametrisations or wrappers, and no dropout is at work.
     """
-    qkv, proj, proj_drop = mixer.qkv, mixer.proj, mixer.proj_drop
     if not (
-        runs_eagerly()
-        and type(mixer) is WindowAttention
+        type(mixer) is WindowAttention
         and context is None
         and mask is None
-        and x.is_cpu
-        and x.dtype in (torch.float32, torch.float64)
         and mixer.key_dim == mixer.value_dim
         and (mixer.attn_drop == 0 or not mixer.training)
         and "attend" not in vars(mixer)
-        and kernels_allowed()
-        and is_ordinary(x)
-        and is_inactive_dropout(proj_drop)
-        and unobserved(qkv, proj, proj_drop)
+        and takes_shortcuts(x)
     ):
         return None
-    before, after = plain_weights(qkv, x.dtype), plain_weights(proj, x.dtype)
-    return None if before is None or after is None else Projections(*before, *after)
+    weights = plain_pair(mixer.qkv, mixer.proj, mixer.proj_drop, x.dtype)
+    return None if weights is None else Projections(*weights)
 
 
 def _shift_of(offset: int, extent: int, length: int) -> int:
