@@ -18,6 +18,12 @@ import torch
 
 import visionattn.segmentation  # noqa: F401  # what every one of them would import as soon as it builds a model
 
+# A process's first backward fixes how many devices its autograd has threads for, and once there is such a thread no
+# child may call backward. A fake tensor (torch.compile, torch.export) puts in a CUDA device that is not there: the
+# first backward comes before any of them.
+if not torch.cuda.device_count():
+    torch.zeros((), requires_grad=True).backward()
+
 
 @dataclass
 class Rank:
