@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from math import ceil, log2
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +15,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import roi_align
 
 from visionattn import build_attention, create_backbone, list_attention
 from visionattn.analysis.macs import count_macs, published_form
 from visionattn.attention.build import attention_class
+from visionattn.ops.concatenation_convolution import assembled
+from visionattn.ops.cost_volume import group_correlation_volume
+from visionattn.ops.disparity_regression import upsampled_soft_argmax
+from visionattn.ops.efficient_attention import efficient_attention
+from visionattn.ops.feature_attention import favor_attention, linear_attention
+from visionattn.ops.kernels import dispatch, window_attention_eager
+from visionattn.ops.kernels.assembled_convolution import assembled_convolution_op
+from visionattn.ops.kernels.efficient_attention import efficient_attention_op
+from visionattn.ops.kernels.feature_attention import feature_attention_op
+from visionattn.ops.kernels.group_correlation import group_correlation_op
+from visionattn.ops.kernels.upsampled_soft_argmax import upsampled_soft_argmax_op
+from visionattn.ops.kernels.window_attention import window_attention_op
+from visionattn.ops.kernels.window_case import WindowCase
+from visionattn.ops.roi_align import roi_align_pyramid
 
 B, H, W, C = 2, 18, 15, 32
 N, INNER = H * W, C // 2
@@ -211,6 +228,73 @@ def test_networks_of_timm(name: str) -> None:
     backbone = create_backbone({"type": "TimmBackbone", "model_name": name}).eval()
     x = torch.randn(2, 3, 64, 96)
     assert ours(lambda: backbone(x)) == by_torch(lambda: backbone(x)) > 0
+
+
+MAPS = torch.randn(2, 2, 12, 3, 7)
+QKV = torch.randn(2, 5, 9, 3, 2, 4)
+PARTS = (torch.randn(2, 5, 6, 3, 7), *(torch.randn(2, 6, 3, columns) for columns in (9, 4, 7, 7)))
+FEATURES = torch.randn(3, 8)
+SEEN = torch.ones(2, 11, dtype=torch.bool)
+WINDOWS_OF = (None, None, None, None, (4, 3), (1, 2), True)
+# The op, its plain form, and what both multiply: 6 heads, 9 queries, 11 keys, widths of 8 and 5; 3 features.
+OPS: dict[str, tuple[Callable[[], object], Callable[[], object], int]] = {
+    "efficient_attention": (
+        lambda: efficient_attention_op(Q, K, VALUES, SEEN, 1.0, True),
+        lambda: efficient_attention(Q, K, VALUES, SEEN),
+        12 * (9 + 11) * 8 * 5,
+    ),
+    "feature_attention": (
+        lambda: feature_attention_op(Q, K, VALUES, None, SEEN),
+        lambda: linear_attention(Q, K, VALUES, SEEN),
+        12 * 8 * ((9 + 11) * 5 + 9),
+    ),
+    "feature_attention, projected": (
+        lambda: feature_attention_op(Q, K, VALUES, FEATURES, None),
+        lambda: favor_attention(Q, K, VALUES, FEATURES),
+        12 * 3 * ((9 + 11) * (8 + 5) + 9),
+    ),
+    "window_attention": (
+        lambda: window_attention_op(QKV, *WINDOWS_OF, False),
+        lambda: window_attention_eager.forward(WindowCase(QKV, *WINDOWS_OF, False)),
+        2 * 2 * (2 * 3) * 12 * 12 * 2 * 4,
+    ),
+    "window_attention, shifted before padding": (
+        lambda: window_attention_op(QKV, *WINDOWS_OF, True),
+        lambda: window_attention_eager.forward(WindowCase(QKV, *WINDOWS_OF, True)),
+        2 * 2 * (2 * 3) * 12 * 12 * 2 * 4,
+    ),
+    "group_correlation": (
+        lambda: group_correlation_op(*MAPS, 5, 3),
+        lambda: group_correlation_volume(*MAPS, 5, 3),
+        0,
+    ),
+    "assembled_convolution": (lambda: assembled_convolution_op(*PARTS), lambda: assembled(*PARTS), 0),
+    "upsampled_soft_argmax": (
+        lambda: upsampled_soft_argmax_op(PARTS[1], 24, 12, 36, False),
+        lambda: upsampled_soft_argmax(PARTS[1], 24, 12, 36),
+        2 * 24 * 12 * 36,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_counts_what_its_plain_form_does(name: str) -> None:
+    op, plain, macs = OPS[name]
+    assert ours(op) == ours(plain) == macs
+
+
+def test_every_op_is_counted() -> None:
+    folder = Path(dispatch.__file__).parent
+    named = (re.findall(r'custom_op\("visionattn::(\w+)"', path.read_text()) for path in folder.glob("*.py"))
+    forward = {name for names in named for name in names if not name.endswith("_backward")}
+    assert forward == {name.partition(",")[0] for name in OPS} != set()
+
+
+def test_roi_align_is_interpolation_in_both_forms() -> None:
+    box = torch.tensor([[0, 1.0, 1.5, 6.0, 7.0]])
+    whole = torch.zeros(1, dtype=torch.int64)
+    assert ours(lambda: roi_align(IMAGE, box, 3, 0.5, 2)) == 0
+    assert ours(lambda: roi_align_pyramid([IMAGE], box[:, 1:], whole, whole, [0.5], (3, 3), 2)) == 0
 
 
 @torch.library.custom_op("visionattn_tests::product", mutates_args=())

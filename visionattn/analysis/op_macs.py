@@ -3,6 +3,12 @@
 Matrix products, convolutions, attention and Fourier transforms are counted, as everywhere in the field; sums, norms,
 activations, softmaxes, interpolations and biases are not. A convolution's padding is multiplied like any other pixel.
 
+RoIAlign is interpolation: torchvision's op counts nothing, and so do the weighted rows of `embedding_bag` that are
+`visionattn.ops.roi_align`.
+
+The ops of this package count what their plain forms do. Of group-wise correlations, which are products number by
+number, and of the sums of an assembled convolution that is nothing: its parts are convolutions of their own.
+
 Fused attention is as much work as the two products that it fuses. Counters that lack its CPU kernel see nothing of it:
 torch's until pytorch/pytorch#195460 was answered, and those of fvcore and mmengine.
 """
@@ -21,7 +27,7 @@ Formula = Callable[..., int]
 """Takes the operation's output and then its arguments."""
 
 aten = torch.ops.aten
-_FORMULAS: dict[Any, Formula] = {}
+_FORMULAS: dict[str, Formula] = {}
 
 _MULTIPLIES = re.compile(
     r"attention|conv|fft|lstm|gru|rnn|cdist|trilinear|linalg_(?!vector_norm)|mm(_|$)|matmul|einsum|stft"
@@ -29,10 +35,10 @@ _MULTIPLIES = re.compile(
 
 
 def register_macs(*operations: Any) -> Callable[[Formula], Formula]:
-    """Decorates the formula of these operations (`torch.ops.namespace.name`)."""
+    """Decorates the formula of these operations: `torch.ops.namespace.name`, or that name as "namespace.name"."""
 
     def register(formula: Formula) -> Formula:
-        _FORMULAS.update(dict.fromkeys(operations, formula))
+        _FORMULAS.update(dict.fromkeys(map(str, operations), formula))
         return formula
 
     return register
@@ -40,7 +46,7 @@ def register_macs(*operations: Any) -> Callable[[Formula], Formula]:
 
 def formula_of(operation: Any) -> Formula | None:
     """The formula of an operation such as torch.ops.aten.mm; None if it has none."""
-    return _FORMULAS.get(operation)
+    return _FORMULAS.get(str(operation))
 
 
 def may_multiply(operation: Any) -> bool:
@@ -126,3 +132,49 @@ def _fourier(out: Tensor, x: Tensor, dims: Sequence[int], *args: Any, **options:
     whole = out if real is None else real
     steps = sum(log2(whole.shape[dim]) for dim in dims)
     return ceil(whole.numel() * steps * (2 if real is None else 1))
+
+
+@register_macs("visionattn.efficient_attention")
+def _efficient_attention(out: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **options: Any) -> int:
+    """K^T V, and Q times that."""
+    return (q[..., 0].numel() + k[..., 0].numel()) * q.shape[-1] * v.shape[-1]
+
+
+@register_macs("visionattn.feature_attention")
+def _feature_attention(
+    out: Any, q: Tensor, k: Tensor, v: Tensor, projection: Tensor | None, *args: Any, **options: Any
+) -> int:
+    """The projections of Q and K where there is one, phi(K)^T V, and phi(Q) times that and times the sum of phi(K)."""
+    queries, keys = q[..., 0].numel(), k[..., 0].numel()
+    features = q.shape[-1] if projection is None else projection.shape[0]
+    projected = 0 if projection is None else (queries + keys) * projection.numel()
+    return projected + features * ((queries + keys) * v.shape[-1] + queries)
+
+
+@register_macs("visionattn.window_attention")
+def _window_attention(
+    out: Any,
+    qkv: Tensor,
+    table: Tensor | None,
+    padding: Tensor | None,
+    scale: Tensor | None,
+    mask: Tensor | None,
+    window: Sequence[int],
+    *args: Any,
+    **options: Any,
+) -> int:
+    """Q K^T and the product with V in every window, whose padding is multiplied too."""
+    batch, *grid, _, heads, width = qkv.shape
+    windows = prod(ceil(extent / size) for extent, size in zip(grid, window, strict=True))
+    return batch * heads * windows * prod(window) ** 2 * 2 * width
+
+
+@register_macs("visionattn.upsampled_soft_argmax")
+def _expectation(out: tuple[Tensor, Tensor], logits: Tensor, planes: int, *args: Any, **options: Any) -> int:
+    """The mean of the planes at every pixel."""
+    return out[0].numel() * planes
+
+
+@register_macs("visionattn.group_correlation", "visionattn.assembled_convolution", "torchvision.roi_align")
+def _nothing(out: Tensor, *args: Any, **options: Any) -> int:
+    return 0
