@@ -25,10 +25,12 @@ from visionattn.ops.cost_volume import group_correlation_volume
 from visionattn.ops.disparity_regression import upsampled_soft_argmax
 from visionattn.ops.efficient_attention import efficient_attention
 from visionattn.ops.feature_attention import favor_attention, linear_attention
-from visionattn.ops.kernels import dispatch, window_attention_eager
+from visionattn.ops.folded_mixing import Options, Weights
+from visionattn.ops.kernels import dispatch, folded_attention_eager, window_attention_eager
 from visionattn.ops.kernels.assembled_convolution import assembled_convolution_op
 from visionattn.ops.kernels.efficient_attention import efficient_attention_op
 from visionattn.ops.kernels.feature_attention import feature_attention_op
+from visionattn.ops.kernels.folded_attention import folded_attention_op
 from visionattn.ops.kernels.group_correlation import group_correlation_op
 from visionattn.ops.kernels.upsampled_soft_argmax import upsampled_soft_argmax_op
 from visionattn.ops.kernels.window_attention import window_attention_op
@@ -235,6 +237,7 @@ QKV = torch.randn(2, 5, 9, 3, 2, 4)
 PARTS = (torch.randn(2, 5, 6, 3, 7), *(torch.randn(2, 6, 3, columns) for columns in (9, 4, 7, 7)))
 FEATURES = torch.randn(3, 8)
 SEEN = torch.ones(2, 11, dtype=torch.bool)
+TOKENS, LAYERS = torch.randn(2, 9, 5), (torch.randn(22, 5), torch.randn(22), torch.randn(5, 6), None)
 WINDOWS_OF = (None, None, None, None, (4, 3), (1, 2), True)
 # The op, its plain form, and what both multiply: 6 heads, 9 queries, 11 keys, widths of 8 and 5; 3 features.
 OPS: dict[str, tuple[Callable[[], object], Callable[[], object], int]] = {
@@ -242,6 +245,11 @@ OPS: dict[str, tuple[Callable[[], object], Callable[[], object], int]] = {
         lambda: efficient_attention_op(Q, K, VALUES, SEEN, 1.0, True),
         lambda: efficient_attention(Q, K, VALUES, SEEN),
         12 * (9 + 11) * 8 * 5,
+    ),
+    "folded_attention": (
+        lambda: folded_attention_op(TOKENS, None, None, *LAYERS, 2, 8, 1.0, True),
+        lambda: folded_attention_eager.forward(Options(2, 8, 1.0, True), TOKENS, None, None, Weights(*LAYERS)),
+        2 * (4 * 9 * 5 * 8 + 2 * 5 * 6 * 8 // 2),
     ),
     "feature_attention": (
         lambda: feature_attention_op(Q, K, VALUES, None, SEEN),

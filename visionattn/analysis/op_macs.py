@@ -140,6 +140,25 @@ def _efficient_attention(out: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, 
     return (q[..., 0].numel() + k[..., 0].numel()) * q.shape[-1] * v.shape[-1]
 
 
+@register_macs("visionattn.folded_attention")
+def _folded_attention(
+    out: Any,
+    x: Tensor,
+    residual: Tensor | None,
+    scale: Tensor | None,
+    qkv: Tensor,
+    qkv_bias: Tensor | None,
+    proj: Tensor,
+    proj_bias: Tensor | None,
+    heads: int,
+    key_dim: int,
+    *args: Any,
+    **options: Any,
+) -> int:
+    """Of every token queries, keys, their sum and the mix; then the small products with the values' and last weights."""
+    return 4 * x.numel() * key_dim + 2 * len(x) * proj.numel() * key_dim // heads
+
+
 @register_macs("visionattn.feature_attention")
 def _feature_attention(
     out: Any, q: Tensor, k: Tensor, v: Tensor, projection: Tensor | None, *args: Any, **options: Any
