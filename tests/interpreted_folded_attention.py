@@ -157,7 +157,13 @@ def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, f
     found["strides differ by"] = float(ours.stride() != plain.stride())
     found["dtypes differ by"] = float(ours.dtype != plain.dtype)
     found["kernel: answer"], found["twin: answer"] = error(ours.detach(), truth.detach()), error(plain, truth.detach())
-    of = torch.autograd.grad(ours, [t for t in learned if t is not None], grad.to(ours.dtype))
+    leaves = [t for t in learned if t is not None]
+    of = torch.autograd.grad(ours, leaves, grad.to(ours.dtype))
+    with torch.autocast(device, torch.bfloat16):
+        lowered, *_ = folded_attention_op(*learned, *options)
+        of_lowered = torch.autograd.grad(lowered, leaves, grad.to(lowered.dtype))
+    pairs = zip((ours, *of), (lowered, *of_lowered), strict=True)
+    found["under autocast differ by"] = max(float((a != b).sum()) for a, b in pairs)
     for name, mine in zip(there, of, strict=True):
         if name in plain_gradients:
             found[f"kernel: gradient of {name}"] = error(mine, gradients[name])

@@ -155,7 +155,7 @@ def _folded_attention(
     *args: Any,
     **options: Any,
 ) -> int:
-    """Of every token queries, keys, their sum and the mix; then the small products with the values' and last weights."""
+    """Of every token queries, keys, their sum and the mix; then the small products with the values' and proj's rows."""
     return 4 * x.numel() * key_dim + 2 * len(x) * proj.numel() * key_dim // heads
 
 

@@ -164,10 +164,11 @@ def folding_weights(
 
 def _weights_for_kernels(mixer: EfficientAttention, x: Tensor, *passed_over: nn.Module) -> Weights | None:
     """As `folding_weights`, for kernels: in the dtype in which the layers would compute."""
-    dtype = mixer.qkv.weight.dtype
-    weights = plain_pair(mixer.qkv, mixer.proj, mixer.proj_drop, dtype, *passed_over)
-    autocast = torch.is_autocast_enabled(x.device.type)
-    if weights is None or (x.dtype != dtype and not autocast):  # the layers themselves have the error
+    first, autocast = plain_weights(mixer.qkv), torch.is_autocast_enabled(x.device.type)
+    if first is None or (x.dtype != first[0].dtype and not autocast):  # the layers themselves have the error
+        return None
+    weights = plain_pair(mixer.qkv, mixer.proj, mixer.proj_drop, first[0].dtype, *passed_over)
+    if weights is None:
         return None
     if autocast:
         dtype = torch.get_autocast_dtype(x.device.type)

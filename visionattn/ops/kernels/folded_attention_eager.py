@@ -62,18 +62,20 @@ def backward(
 
 def scaled_mixing(options: Options, weighted: Tensor, scale: Tensor | None, weights: Weights) -> Tensor:
     """scale * M, transposed, [B, D, C], from X P^T [B, D, C]; in the dtype of the latter."""
-    mixing = Mixing.of(weighted.mT, _in_dtype_of(weighted, weights), options.heads)
-    return scaled(mixing.matrix, None if scale is None else scale.to(weighted.dtype)).mT.contiguous()
+    with without_autocast(weighted.device):
+        mixing = Mixing.of(weighted.mT, _in_dtype_of(weighted, weights), options.heads)
+        return scaled(mixing.matrix, None if scale is None else scale.to(weighted.dtype)).mT.contiguous()
 
 
 def gradients_of_mixing(
     options: Options, grad: Tensor, scale: Tensor | None, weights: Weights, weighted: Tensor
 ) -> MixingGradients:
     """From the gradient of `scaled_mixing` [B, D, C]."""
-    weights = _in_dtype_of(weighted, weights)
-    mixing = Mixing.of(weighted.mT, weights, options.heads)
-    scale = None if scale is None else scale.to(weighted.dtype)
-    return MixingGradients.of(grad.mT, scale, mixing, weights, options.heads)
+    with without_autocast(weighted.device):
+        weights = _in_dtype_of(weighted, weights)
+        mixing = Mixing.of(weighted.mT, weights, options.heads)
+        scale = None if scale is None else scale.to(weighted.dtype)
+        return MixingGradients.of(grad.mT, scale, mixing, weights, options.heads)
 
 
 def as_the_weights(
