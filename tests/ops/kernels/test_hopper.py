@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hopper import LARGEST_SHARED, Resources, compiled
@@ -69,14 +71,17 @@ def test_folded_attention(
     rows, options = 2 * key_dim + channels, Options(heads, key_dim, 1.0, True)
     shapes = (rows, channels), (rows,), (channels, channels), (channels,)
     weights = Weights(*(torch.empty(shape, dtype=dtype) for shape in shapes))
-    x = torch.empty(2, 4096, channels, dtype=dtype)
     saved = torch.zeros(2, key_dim, channels), torch.zeros(2, key_dim)
 
-    def launch() -> None:
-        kernels.forward(options, x, None, None, weights)
+    def launch(options: Options, weights: Weights, maps: torch.dtype) -> None:
+        x = torch.empty(2, 4096, channels, dtype=maps)
+        kernels.forward(options, x, x if not options.adds_x else None, None, weights)
         backward.backward(options, x, x, None, weights, *saved)
 
-    judge(compiled(launch, monkeypatch), kernels=5)
+    judge(compiled(partial(launch, options, weights, dtype), monkeypatch), kernels=5)
+    if key_dim == 64:  # as under autocast, and without biases
+        bare = weights._replace(qkv_bias=None, proj_bias=None)
+        judge(compiled(partial(launch, options._replace(adds_x=False), bare, FULL), monkeypatch), kernels=5)
 
 
 @pytest.mark.parametrize("dtype", [HALF, FULL, torch.float16])

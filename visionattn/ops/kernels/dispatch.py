@@ -39,8 +39,10 @@ TABLE = {
 }
 """What the kernels serve, on CUDA devices of `CAPABILITY` or more, in `DTYPES`."""
 
-FOLDED_FLOAT32 = 64 * 32
-"""The most that the two widths of "folded_attention" may make in float32: a program holds five such matrices."""
+FOLDED_PRODUCTS = {"half": (128 * 128, 128 * 64), "float32": (64 * 32, 32 * 32)}
+"""The most that the two widths of "folded_attention" may make: a program holds five such matrices. The second numbers
+are for devices with less than `LARGE_SHARED` bytes of shared memory per program (compute capability 8.6 and 8.9)."""
+LARGE_SHARED = 160 * 1024
 
 
 class ServedVolume(NamedTuple):
@@ -237,11 +239,21 @@ def _too_large_map(x: Tensor, tensors: Sequence[Tensor], dtype: torch.dtype, row
         return f"the heads' key widths take {rows} rows, above {served.key_width}"
     if width > served.value_width:
         return f"a map's width {width} is above {served.value_width}"
-    if dtype == torch.float32 and rows * width > FOLDED_FLOAT32:
-        return f"{rows} rows of keys by a width of {width} are above {FOLDED_FLOAT32} in float32"
+    kind = "float32" if dtype == torch.float32 else "half"
+    most = FOLDED_PRODUCTS[kind][_shared_memory(x.device) < LARGE_SHARED]
+    if rows * width > most:
+        return f"{rows} rows of keys by a width of {width} are above {most} in {dtype} on this device"
     if any(_span(t, 1) > _MOST_ELEMENTS for t in tensors):
         return "an image spans 2**31 elements of memory or more"
     return None
+
+
+def _shared_memory(device: torch.device) -> int:
+    """Bytes that a program may have at most."""
+    if device.type != "cuda":
+        return LARGE_SHARED
+    most: int = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    return most
 
 
 def _too_large_volume(

@@ -131,9 +131,10 @@ def query_softmax(
 @triton.jit
 def bias_of(bias_ptr, row, held):
     """In float32; 0 without one and in rows that pad."""
-    if bias_ptr is None:
-        return tl.where(held, 0.0, 0.0)
-    return tl.load(bias_ptr + row, mask=held, other=0.0).to(tl.float32)
+    bias = tl.where(held, 0.0, 0.0)
+    if bias_ptr is not None:
+        bias += tl.load(bias_ptr + row, mask=held, other=0.0).to(tl.float32)
+    return bias
 
 
 @triton.jit
