@@ -97,6 +97,8 @@ def test_a_dropout_that_is_no_probability_is_named(name: str) -> None:
     for drop in (-0.1, 1.5):
         with pytest.raises(ValueError, match=rf"proj_drop={drop} is no probability; use a number from 0 to 1"):
             build_attention({"type": name, "proj_drop": drop}, DIM, GRID)
+    with pytest.raises(TypeError, match=r"proj_drop='0\.1' is no number; write proj_drop=0\.1, without quotes"):
+        build_attention({"type": name, "proj_drop": "0.1"}, DIM, GRID)
 
 
 @every_mechanism
@@ -111,3 +113,22 @@ def test_no_size_of_map_loses_a_token(name: str, grid: tuple[int, int]) -> None:
     out.square().sum().backward()
     assert x.grad is not None
     assert (x.grad.abs().amax(-1) > 0).all(), "a token got no gradient"
+
+
+@every_mechanism
+@pytest.mark.parametrize("grid", [7, (4, -1), (4, 0), (4.0, 4), (), (2, 2, 2, 2), "44"], ids=str)
+def test_a_grid_that_is_none_is_named(name: str, grid: object) -> None:
+    kind = TypeError if grid == 7 else ValueError
+    with pytest.raises(kind, match=r"^grid=.* must hold one integer .*per axis of the grid.*\(7, 7\)"):
+        build_attention(name, DIM, grid)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["key_dim", "value_dim", "hidden_dim", "reduction"])
+@pytest.mark.parametrize("width", [0, -8])
+def test_a_width_of_nothing_is_named(option: str, width: int) -> None:
+    assert having(option)
+    for name in having(option):
+        with pytest.raises(ValueError, match=rf"^{option}={width} must be "):
+            build_attention({"type": name, option: width}, DIM, GRID)
+        with pytest.raises(TypeError, match=rf"^{option}=2\.5 is no whole number"):
+            build_attention({"type": name, option: 2.5}, DIM, GRID)

@@ -445,7 +445,10 @@ def test_state_dict_has_timm_s_names() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": (0, 7)}, r"window=\(0, 7\) must hold one integer of 1 or more per axis of the grid, such as"),
+        (
+            {"window": (0, 7)},
+            r"window=\(0, 7\) must hold one integer of 1 or more per axis of the grid \(one to three\), such",
+        ),
         ({"window": (7, 3.5)}, r"window=\(7, 3.5\) must hold one integer"),
         ({"window": ()}, r"window=\(\) must hold"),
         (
@@ -454,7 +457,7 @@ def test_state_dict_has_timm_s_names() -> None:
         ),
         ({"shift": (0, -1)}, r"shift=\(0, -1\) must be from 0"),
         ({"window": (4, 4), "shift": (2,)}, r"shift=\(2,\) and window=\(4, 4\) differ in length; give both one entry"),
-        ({"grid": (3, 8, 8)}, r"window=\(7, 7\) has 2 entries, the grid \(3, 8, 8\) has 3 axes; give one entry per"),
+        ({"grid": (3, 8, 8)}, r"window=\(7, 7\) has 2 entries, the grid \(3, 8, 8\) has 3 axes; give one per axis"),
         ({"num_heads": 5}, r"num_heads=5 does not divide dim=12; use 1, 2, 3, 4, 6 or 12"),
     ],
 )

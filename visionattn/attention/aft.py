@@ -23,6 +23,7 @@ from visionattn.attention.base import (
     TokenMixer,
     check_heads,
     check_no_context_mask,
+    check_probabilities,
     check_same_batch,
     check_whole,
 )
@@ -58,8 +59,7 @@ class GatedGathering(TokenMixer):
         self.hidden_dim = dim if hidden_dim is None else hidden_dim
         if self.hidden_dim < 1:
             raise ValueError(f"hidden_dim={hidden_dim} must be 1 or more")
-        if not 0.0 <= proj_drop <= 1.0:
-            raise ValueError(f"proj_drop={proj_drop} is no probability; use a number from 0 to 1")
+        check_probabilities(proj_drop=proj_drop)
         self.widths = [self.hidden_dim, key_width or self.hidden_dim, self.hidden_dim]
         self.qkv = nn.Linear(dim, sum(self.widths), bias=qkv_bias)
         self.proj = nn.Linear(self.hidden_dim, dim)
@@ -236,7 +236,7 @@ class AFTConv(GatedGathering):
             proj_drop=proj_drop,
             key_width=num_heads if key_per_head else None,
         )
-        check_heads(num_heads, self.hidden_dim, "hidden_dim" if hidden_dim else "dim")
+        check_heads(num_heads, self.hidden_dim, "dim" if hidden_dim is None else "hidden_dim")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} must be odd, such as {max(1, kernel_size) | 1}")
         dims = 2 if self.grid is None else len(self.grid)

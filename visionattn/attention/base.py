@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -50,6 +50,9 @@ class TokenMixer(nn.Module):
     Args:
         dim: channels C of the map.
         grid: where position-bound parameters are learned; a mechanism without any ignores it.
+    Raises:
+        TypeError: dim is no whole number, or the grid is one number.
+        ValueError: dim or an extent of the grid is below 1, or the grid has not one to three.
     """
 
     claims: ClassVar[Claims]
@@ -62,7 +65,7 @@ class TokenMixer(nn.Module):
         if dim < 1:
             raise ValueError(f"dim={dim} is not a number of channels; it must be 1 or more")
         self.dim = dim
-        self.grid: Grid | None = None if grid is None else tuple(grid)
+        self.grid: Grid | None = None if grid is None else check_extents("grid", grid)
 
     @abstractmethod
     def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
@@ -157,11 +160,9 @@ class QKVAttention(TokenMixer):
         self.num_heads = num_heads
         self.key_dim = dim if key_dim is None else key_dim
         self.value_dim = dim if value_dim is None else value_dim
-        for name, width in (("key_dim" if key_dim else "dim", self.key_dim), ("value_dim", self.value_dim)):
-            check_heads(num_heads, width, name)
-        for name, drop in (("attn_drop", attn_drop), ("proj_drop", proj_drop)):
-            if not 0.0 <= drop <= 1.0:
-                raise ValueError(f"{name}={drop} is no probability; use a number from 0 to 1")
+        check_heads(num_heads, self.key_dim, "dim" if key_dim is None else "key_dim")
+        check_heads(num_heads, self.value_dim, "value_dim")
+        check_probabilities(attn_drop=attn_drop, proj_drop=proj_drop)
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, 2 * self.key_dim + self.value_dim, bias=qkv_bias)
         self.proj = nn.Linear(self.value_dim, dim)
@@ -255,8 +256,17 @@ def check_whole(**numbers: object) -> None:
             raise TypeError(f"{name}={number!r} is no whole number; write {name}=8, without quotes or a point")
 
 
-def check_extents(name: str, extents: Sequence[int], grid: Grid | None) -> Grid:
-    """The extents of a window or segment as a tuple.
+def check_probabilities(**numbers: object) -> None:
+    """Raises TypeError for the first by name that is no number, ValueError for one that is not from 0 to 1."""
+    for name, number in numbers.items():
+        if not isinstance(number, Real):
+            raise TypeError(f"{name}={number!r} is no number; write {name}=0.1, without quotes")
+        if not 0.0 <= float(number) <= 1.0:
+            raise ValueError(f"{name}={number} is no probability; use a number from 0 to 1")
+
+
+def check_extents(name: str, extents: Sequence[int], grid: Grid | None = None) -> Grid:
+    """The extents of a grid, or of a window or segment on the grid, as a tuple.
 
     Raises:
         TypeError: they are one number.
@@ -266,7 +276,9 @@ def check_extents(name: str, extents: Sequence[int], grid: Grid | None) -> Grid:
         raise TypeError(f"{name}={extents!r} must hold one integer per axis of the grid: ({extents}, {extents})")
     checked = tuple(extents)
     if not 1 <= len(checked) <= 3 or any(not isinstance(n, Integral) or n < 1 for n in checked):
-        raise ValueError(f"{name}={checked} must hold one integer of 1 or more per axis of the grid, such as (7, 7)")
+        raise ValueError(
+            f"{name}={checked} must hold one integer of 1 or more per axis of the grid (one to three), such as (7, 7)"
+        )
     if grid is not None and len(grid) != len(checked):
         raise ValueError(
             f"{name}={checked} has {len(checked)} entries, the grid {grid} has {len(grid)} axes; give one per axis"
@@ -275,7 +287,9 @@ def check_extents(name: str, extents: Sequence[int], grid: Grid | None) -> Grid:
 
 
 def check_heads(num_heads: int, width: int, name: str) -> None:
-    """Raises ValueError unless num_heads divides width; the message lists those that do."""
+    """Raises ValueError unless width is 1 or more and num_heads divides it; the message lists those that do."""
+    if width < 1:
+        raise ValueError(f"{name}={width} must be 1 or more")
     if num_heads < 1 or width % num_heads:
         divisors = [str(n) for n in range(1, width + 1) if width % n == 0]
         shown = divisors[0] if len(divisors) == 1 else f"{', '.join(divisors[:-1])} or {divisors[-1]}"

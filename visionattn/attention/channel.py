@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, TokenMixer, check_whole
+from visionattn.attention.base import Claims, TokenMixer, check_probabilities, check_whole
 from visionattn.ops.channel_attention import channel_attention
 from visionattn.ops.pooled_keys import pooled_maps
 from visionattn.registry import ATTENTION
@@ -49,8 +49,7 @@ class ChannelAttention(TokenMixer):
         for name, number in (("pool", pool), ("key_dim", key_dim)):
             if number < 1:
                 raise ValueError(f"{name}={number} must be 1 or more")
-        if not 0.0 <= proj_drop <= 1.0:
-            raise ValueError(f"proj_drop={proj_drop} is no probability; use a number from 0 to 1")
+        check_probabilities(proj_drop=proj_drop)
         axes = 2 if self.grid is None else len(self.grid)
         self.grid_dims = (axes,)
         self.cells = (pool,) * axes

@@ -18,6 +18,7 @@ from visionattn.attention.base import (
     ContextMixer,
     check_heads,
     check_no_context_mask,
+    check_probabilities,
     check_same_batch,
     check_whole,
     split_heads,
@@ -39,8 +40,7 @@ class RawValueAttention(ContextMixer):
         super().__init__(dim, grid)
         check_whole(num_heads=num_heads)
         check_heads(num_heads, dim, "dim")
-        if not 0.0 <= proj_drop <= 1.0:
-            raise ValueError(f"proj_drop={proj_drop} is no probability; use a number from 0 to 1")
+        check_probabilities(proj_drop=proj_drop)
         self.num_heads = num_heads
         self.query_key = nn.Linear(dim, projections * dim, bias=bias)
         self.proj = nn.Linear(dim, dim)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, TokenMixer, check_whole
+from visionattn.attention.base import Claims, TokenMixer, check_probabilities, check_whole
 from visionattn.ops.spatial_gating import resized_gate, spatial_gate
 from visionattn.registry import ATTENTION
 from visionattn.typing import Tokens
@@ -59,8 +59,7 @@ class GMLP(TokenMixer):
             )
         if attention_dim is not None and attention_dim < 1:
             raise ValueError(f"attention_dim={attention_dim} must be 1 or more, or None for no attention")
-        if not 0.0 <= proj_drop <= 1.0:
-            raise ValueError(f"proj_drop={proj_drop} is no probability; use a number from 0 to 1")
+        check_probabilities(proj_drop=proj_drop)
         self.grid_dims = (len(self.grid),)
         half = hidden_dim // 2
         self.fc1, self.fc2 = nn.Linear(dim, hidden_dim), nn.Linear(half, dim)

@@ -17,7 +17,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, TokenMixer, check_extents, check_heads, check_whole, split_heads
+from visionattn.attention.base import (
+    Claims,
+    TokenMixer,
+    check_extents,
+    check_heads,
+    check_probabilities,
+    check_whole,
+    split_heads,
+)
 from visionattn.ops.block_attention import Source, all_pairs, joint_attention
 from visionattn.ops.long_short import answers_of_tokens, dynamic_projection, tile_offset_index
 from visionattn.ops.neighborhood import tile_blocks
@@ -65,9 +73,7 @@ class LongShortAttention(TokenMixer):
         super().__init__(dim, grid)
         check_whole(num_heads=num_heads, rank=rank)
         check_heads(num_heads, dim, "dim")
-        for name, drop in (("attn_drop", attn_drop), ("proj_drop", proj_drop)):
-            if not 0.0 <= drop <= 1.0:
-                raise ValueError(f"{name}={drop} is no probability; use a number from 0 to 1")
+        check_probabilities(attn_drop=attn_drop, proj_drop=proj_drop)
         if rank < 0:
             raise ValueError(f"rank={rank} must be 0 or more; 0 leaves the windows alone")
         self.window = None if window is None else check_extents("window", window, self.grid)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, TokenMixer, check_heads, check_whole, split_heads
+from visionattn.attention.base import Claims, TokenMixer, check_heads, check_probabilities, check_whole, split_heads
 from visionattn.ops.lsh_attention import lsh_attention
 from visionattn.registry import ATTENTION
 from visionattn.typing import Tokens
@@ -70,11 +70,10 @@ class LSHAttention(TokenMixer):
                 raise ValueError(f"{name}={number} must be 1 or more")
         if max_buckets < 2 or max_buckets % 2:
             raise ValueError(f"max_buckets={max_buckets} must be even: half of them lie opposite to the rest; use 256")
-        if not 0.0 <= proj_drop <= 1.0:
-            raise ValueError(f"proj_drop={proj_drop} is no probability; use a number from 0 to 1")
-        key_width, value_width = key_dim or dim, value_dim or dim
-        for name, width in (("key_dim" if key_dim else "dim", key_width), ("value_dim", value_width)):
-            check_heads(num_heads, width, name)
+        check_probabilities(proj_drop=proj_drop)
+        key_width, value_width = dim if key_dim is None else key_dim, dim if value_dim is None else value_dim
+        check_heads(num_heads, key_width, "dim" if key_dim is None else "key_dim")
+        check_heads(num_heads, value_width, "value_dim")
         self.num_heads, self.bucket_size = num_heads, bucket_size
         self.across_buckets, self.discount_repeats = across_buckets, discount_repeats
         self.query_key = nn.Linear(dim, key_width, bias=qkv_bias)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, TokenMixer, check_whole
+from visionattn.attention.base import Claims, TokenMixer, check_probabilities, check_whole
 from visionattn.ops.laplace_attention import laplace_attention
 from visionattn.ops.moving_average import ema_kernel, moving_average
 from visionattn.ops.precision import at_least_float32, without_autocast
@@ -114,8 +114,7 @@ class GatedAveraging(TokenMixer):
                 f"{name} learns a bias for every offset of two positions: give it a grid, such as grid=(32, 32), or "
                 "chunk=16, or rotary=True, which need none"
             )
-        if not 0.0 <= proj_drop <= 1.0:
-            raise ValueError(f"proj_drop={proj_drop} is no probability; use a number from 0 to 1")
+        check_probabilities(proj_drop=proj_drop)
         axes = 2 if self.grid is None else len(self.grid)
         self.grid_dims = (axes,)
         self.chunk = chunk

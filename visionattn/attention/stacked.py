@@ -11,7 +11,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, ContextMixer, check_no_context_mask, check_same_batch, check_whole
+from visionattn.attention.base import (
+    Claims,
+    ContextMixer,
+    check_no_context_mask,
+    check_probabilities,
+    check_same_batch,
+    check_whole,
+)
 from visionattn.ops.additive_attention import additive_attention, mean_token
 from visionattn.registry import ATTENTION
 from visionattn.typing import Tokens
@@ -60,8 +67,7 @@ class StackedAttention(ContextMixer):
         for name, number in (("hops", hops), ("hidden_dim", hidden_dim)):
             if number < 1:
                 raise ValueError(f"{name}={number} must be 1 or more")
-        if not 0.0 <= proj_drop <= 1.0:
-            raise ValueError(f"proj_drop={proj_drop} is no probability; use a number from 0 to 1")
+        check_probabilities(proj_drop=proj_drop)
         self.hops = nn.ModuleList(AttentionHop(dim, hidden_dim) for _ in range(hops))
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)

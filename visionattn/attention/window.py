@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from numbers import Integral
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, QKVAttention
+from visionattn.attention.base import Claims, QKVAttention, check_extents
 from visionattn.attention.shortcut import ResidualMixer, plain_pair, takes_shortcuts, unobserved
 from visionattn.ops.kernels.dispatch import asked_for, nothing_against, serves_windows
 from visionattn.ops.kernels.window_attention import window_attention_op
@@ -98,12 +99,8 @@ class WindowAttention(QKVAttention, ResidualMixer):
             attn_drop=attn_drop,
             proj_drop=proj_drop,
         )
-        for name, value in (("window", window), ("shift", shift)):
-            if not isinstance(value, Sequence):
-                raise TypeError(f"{name}={value!r} must hold one integer per axis of the grid: ({value}, {value})")
-        self.window: Grid = tuple(window)
-        self.shift: Grid = tuple(shift)
-        _check_windows(self.window, self.shift, self.grid)
+        self.window = check_extents("window", window, self.grid)
+        self.shift = _checked_shift(shift, self.window)
         self.grid_dims = (len(self.window),)
         self.mask_padding = mask_padding
         self.shift_covered_axes = shift_covered_axes
@@ -362,20 +359,23 @@ def _version(parameter: Tensor) -> tuple[int, int] | None:
     return parameter.data_ptr(), parameter._version
 
 
-def _check_windows(window: Grid, shift: Grid, grid: Grid | None) -> None:
-    """Raises ValueError unless the windows fit the grid and the shift fits the windows."""
-    if not 1 <= len(window) <= 3 or any(not isinstance(n, int) or n < 1 for n in window):
-        raise ValueError(f"window={window} must hold one integer of 1 or more per axis of the grid, such as (7, 7)")
-    if len(shift) != len(window):
+def _checked_shift(shift: Sequence[int], window: Grid) -> Grid:
+    """As a tuple.
+
+    Raises:
+        TypeError: it is one number.
+        ValueError: it does not lie in the window.
+    """
+    if not isinstance(shift, Sequence):
+        raise TypeError(f"shift={shift!r} must hold one integer per axis of the grid: ({shift}, {shift})")
+    checked = tuple(shift)
+    if len(checked) != len(window):
         raise ValueError(
-            f"shift={shift} and window={window} differ in length; give both one entry per axis of the grid"
+            f"shift={checked} and window={window} differ in length; give both one entry per axis of the grid"
         )
-    if any(not isinstance(s, int) or not 0 <= s < n for s, n in zip(shift, window, strict=True)):
+    if any(not isinstance(s, Integral) or not 0 <= s < n for s, n in zip(checked, window, strict=True)):
         half = tuple(n // 2 for n in window)
         raise ValueError(
-            f"shift={shift} must be from 0 to window - 1 on every axis of window={window}; Swin's is {half}"
+            f"shift={checked} must be from 0 to window - 1 on every axis of window={window}; Swin's is {half}"
         )
-    if grid is not None and len(grid) != len(window):
-        raise ValueError(
-            f"window={window} has {len(window)} entries, the grid {grid} has {len(grid)} axes; give one entry per axis"
-        )
+    return checked
