@@ -552,3 +552,19 @@ def test_errors_while_running() -> None:
 def test_a_mechanism_of_windows_keeps_its_name_in_the_report() -> None:
     model = replace_attention(vit(), {"type": WindowAttention, "window": (2, 2)})
     assert replacements(model)["blocks.0.attn"].fresh == ("relative_position_bias_table",)
+
+
+def test_smyrf_stands_in_for_pretrained_attention() -> None:
+    """The model's own answer where one cluster holds all tokens, the class token too; else nearer with more hashes."""
+    model, x = vit(), image()
+    wanted = model(x)
+
+    def answer(cluster_size: int, rounds: int) -> Tensor:
+        options = {"type": "SMYRF", "cluster_size": cluster_size, "rounds": rounds}
+        replaced = replace_attention(copy.deepcopy(model), options)
+        assert all(not made.fresh and not made.dropped for made in replacements(replaced).values())
+        return replaced.eval()(x)
+
+    torch.testing.assert_close(answer(16, 1), wanted, rtol=1e-10, atol=1e-10)
+    once, often = ((answer(4, rounds) - wanted).abs().mean() for rounds in (1, 32))
+    assert often < 0.7 * once

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS
 from random_run import random_config
+from ranks import in_ranks
 from tiny_run import TinyModel
 from torch import Tensor, nn
 
 from visionattn.attention.performer import Performer
+from visionattn.engine.launch import leave_processes
 from visionattn.engine.runner import Runner
 
 
@@ -38,7 +41,7 @@ class FeaturesHook(Hook):
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        model = runner.model
+        model = getattr(runner.model, "module", runner.model)
         self.seen.append((model.first.projection_matrix.clone(), model.second.projection_matrix.clone()))
 
 
@@ -62,3 +65,24 @@ def test_features_change_on_time_and_as_in_an_uncut_run(tmp_path: Path) -> None:
     resumed = features("cut", str(tmp_path / "uncut" / "iter_8.pth"))
     assert len(resumed) == 5
     torch.testing.assert_close(resumed, uncut[8:], rtol=0, atol=0)
+
+
+def test_every_process_has_the_same_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though each has its own seed."""
+    # Laying out a config's text is most of so short a run.
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, style_config: (text, True))
+
+    def rank(number: int) -> list[list[Tensor]]:
+        config = random_config(tmp_path / "run", launcher="pytorch")
+        config.model = {"type": "PerformerModel"}
+        config.custom_hooks = [{"type": "FeaturesHook"}]
+        config.train_cfg.max_iters = 10
+        config.randomness = {"seed": 3, "diff_rank_seed": True}
+        runner = Runner.from_cfg(config)
+        runner.train()
+        leave_processes()
+        return [list(seen) for seen in next(hook for hook in runner.hooks if isinstance(hook, FeaturesHook)).seen]
+
+    first, second = (found.result for found in in_ranks(rank, tmp_path / "ranks"))
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+    assert [i for i in range(1, 10) if not torch.equal(first[i][0], first[i - 1][0])] == [4, 8]

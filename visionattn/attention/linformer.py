@@ -2,7 +2,8 @@
 
 Compared with: lucidrains/linformer@970e1c3f (MIT), golden vectors `linformer_*`.
 Differs: E and F are learned on a grid and resized at other resolutions (the reference cuts their rows off); padded keys
-are left out before they are projected.
+are left out before they are projected; share_kv shares E alone, as the paper's key-value sharing (in the reference the
+keys then are the values, too). The paper's sharing between layers is left out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Linformer(ContextQKVAttention):
     Args:
         grid: where E and F are learned; needed.
         rank: k, the number of projected keys.
-        headwise: E and F of each head; False: one pair for all, as in the reference.
+        headwise: E and F of each head; False: one pair for all, the paper's headwise sharing.
         share_kv: F is E.
         one_kv_head: all heads look at the same keys and values, of one head's width.
     Raises:
