@@ -256,7 +256,10 @@ def test_the_attention_list_has_every_mechanism(capsys: pytest.CaptureFixture[st
     rows = {line.split()[0]: line for line in out.splitlines() if line.split()}
     for name in names:
         assert name in rows
-    assert rows["EfficientAttention"].split()[1:6] == ["N", "yes", "1-D", "2-D", "3-D"]
+    assert rows["EfficientAttention"].split()[1:7] == ["N", "yes", "yes", "1-D", "2-D", "3-D"]
+    columns = {heading: rows["mechanism"].index(heading) for heading in ("cross", "causal")}
+    for name, can in (("FixedSparseAttention", {"causal"}), ("LinformerPool", {"cross"}), ("GMLP", set())):
+        assert {heading for heading, at in columns.items() if rows[name][at:].startswith("yes")} == can
     assert "WACV 2021" in rows["EfficientAttention"]
 
 
