@@ -9,6 +9,15 @@ from typing import Any
 
 import torch
 
+from visionattn.analysis.interleaved import clock_of
+from visionattn.version import __version__
+
+
+def describe_timing(device: torch.device) -> dict[str, Any]:
+    """The machine, the clock that `meter_of` reads there, the commit and the version of this package."""
+    described = {**describe_machine(device), "clock": clock_of(device), "commit": checkout_commit()}
+    return {**described, "visionattn": __version__}
+
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Device, processor, threads and versions, ready for JSON."""

@@ -18,10 +18,9 @@ from visionattn.analysis.bench.crossing import bracket, crossing
 from visionattn.analysis.bench.families import family_of
 from visionattn.analysis.bench.forecast import Forecast, Foreseen, Limits, why_left_out
 from visionattn.analysis.bench.run import PASSES, Instruments, instruments_of
-from visionattn.analysis.interleaved import Run, clock_of, interleaved
-from visionattn.analysis.machine import checkout_commit, describe_machine
+from visionattn.analysis.interleaved import Run, interleaved
+from visionattn.analysis.machine import describe_timing
 from visionattn.attention.build import attention_class
-from visionattn.version import __version__
 
 OPPONENT = "SoftmaxAttention"
 
@@ -73,14 +72,13 @@ def efficiency_lengths(
             f"the smallest side, {search.smallest}, must be 1 or more and below the largest, {search.largest}"
         )
     device = torch.device(search.device)
-    described = {**describe_machine(device), "clock": clock_of(device), "commit": checkout_commit()}
     names = [name for name in search.mechanisms if name != OPPONENT and 2 in attention_class(name).grid_dims]
     refused = {name: broken for name in names if (broken := broken_promises(name, search.sizes))}
     for name, broken in refused.items():
         say(f"{name} is refused: {'; '.join(broken)}")
     report: dict[str, Any] = {
         "bench": "visionattn attention efficiency-length",
-        "machine": {**described, "visionattn": __version__},
+        "machine": describe_timing(device),
         "settings": {
             **asdict(search.sizes),
             "dtype": "float32",

@@ -25,12 +25,11 @@ from visionattn.analysis.bench.candidate import (
 from visionattn.analysis.bench.contract import answers_by_query_alone, broken_promises
 from visionattn.analysis.bench.families import family_of
 from visionattn.analysis.bench.forecast import Forecast, Foreseen, Limits, probe_of, why_left_out
-from visionattn.analysis.interleaved import Meter, Run, clock_of, interleaved, meter_of
-from visionattn.analysis.machine import checkout_commit, describe_machine
+from visionattn.analysis.interleaved import Meter, Run, interleaved, meter_of
+from visionattn.analysis.machine import describe_timing
 from visionattn.analysis.memory import peak_extra_bytes
 from visionattn.attention.build import attention_class
 from visionattn.typing import Grid
-from visionattn.version import __version__
 
 PASSES = ("forward", "training")
 _FEWEST_ROUNDS = 3
@@ -121,8 +120,7 @@ def bench(
     timed = [name for name, about in mechanisms.items() if not about["refused"]]
     for device_name in plan.devices:
         device = torch.device(device_name)
-        described = {**describe_machine(device), "clock": clock_of(device), "commit": checkout_commit()}
-        report["machines"][device_name] = {**described, "visionattn": __version__}
+        report["machines"][device_name] = describe_timing(device)
         walk = _Walk(plan, timed, device_name, instruments(device))
         for grid in plan.grids:
             for cell, rows in walk.over(grid):

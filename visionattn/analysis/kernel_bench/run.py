@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from visionattn.analysis.bench.run import Instruments, instruments_of
-from visionattn.analysis.interleaved import clock_of, interleaved
+from visionattn.analysis.interleaved import interleaved
 from visionattn.analysis.kernel_bench.bandwidth import (
     cache_bytes,
     copied_bytes_per_second,
@@ -24,8 +24,7 @@ from visionattn.analysis.kernel_bench.bandwidth import (
 )
 from visionattn.analysis.kernel_bench.case import Case, Family, Form
 from visionattn.analysis.kernel_bench.equality import compared
-from visionattn.analysis.machine import checkout_commit, describe_machine
-from visionattn.version import __version__
+from visionattn.analysis.machine import describe_timing
 
 NAME = "visionattn benchmark kernels"
 PASSES = {False: "forward", True: "forward + backward"}
@@ -74,12 +73,7 @@ def benchmark(
     started = read.now()
     report: dict[str, Any] = {
         "benchmark": NAME,
-        "machine": {
-            **describe_machine(device),
-            "clock": clock_of(device),
-            "commit": checkout_commit(),
-            "visionattn": __version__,
-        },
+        "machine": describe_timing(device),
         "copied_bytes_per_second": copied_bytes_per_second(device, read.meter),
         "settings": {
             "cases": list(plan.families),
