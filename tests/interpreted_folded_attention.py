@@ -11,7 +11,7 @@ import sys
 from typing import NamedTuple
 
 import torch
-from kernel_cases import error, laid_out
+from kernel_cases import error, kernel_errors, laid_out
 from torch import Tensor
 
 from visionattn.ops.folded_mixing import Options, Weights
@@ -156,7 +156,7 @@ def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, f
     found["repeats differ by"] = float((ours != again).sum())
     found["strides differ by"] = float(ours.stride() != plain.stride())
     found["dtypes differ by"] = float(ours.dtype != plain.dtype)
-    found["kernel: answer"], found["twin: answer"] = error(ours.detach(), truth.detach()), error(plain, truth.detach())
+    answers = ours, plain, truth.detach()
     leaves = [t for t in learned if t is not None]
     of = torch.autograd.grad(ours, leaves, grad.to(ours.dtype))
     with torch.autocast(device, torch.bfloat16):
@@ -164,10 +164,10 @@ def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, f
         of_lowered = torch.autograd.grad(lowered, leaves, grad.to(lowered.dtype))
     pairs = zip((ours, *of), (lowered, *of_lowered), strict=True)
     found["under autocast differ by"] = max(float((a != b).sum()) for a, b in pairs)
-    for name, mine in zip(there, of, strict=True):
-        if name in plain_gradients:
-            found[f"kernel: gradient of {name}"] = error(mine, gradients[name])
-            found[f"twin: gradient of {name}"] = error(plain_gradients[name], gradients[name])
+    mine = dict(zip(there, of, strict=True))
+    names = [f"gradient of {name}" for name in plain_gradients]
+    by_name = ([of[name] for name in plain_gradients] for of in (mine, plain_gradients, gradients))
+    found |= kernel_errors(["answer", *names], *([first, *rest] for first, rest in zip(answers, by_name, strict=True)))
     return found
 
 

@@ -1,6 +1,9 @@
-"""Inputs of every memory order that the kernels read, and how far an answer is from the truth."""
+"""Inputs of every memory order that the kernels read, how far answers are from the truth, and what is too far."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +33,31 @@ def laid_out(
     return {"token by token": t.transpose(1, 2), "channels first": t.mT, "head by head": t}[order][:, 1:]
 
 
+class HeadCase(Protocol):
+    """What a case of attention says of each of its tensors."""
+
+    order: str
+    batch: int
+    heads: int
+    dtype: torch.dtype
+    spread: float
+
+
+def head_tensor(case: HeadCase, tokens: int, width: int, seed: int, device: str) -> Tensor:
+    """`laid_out` as the case has it."""
+    return laid_out(
+        case.order,
+        case.batch,
+        case.heads,
+        tokens,
+        width,
+        dtype=case.dtype,
+        spread=case.spread,
+        seed=seed,
+        device=device,
+    )
+
+
 def key_mask(kind: str, batch: int, length: int, device: str = "cpu") -> Tensor | None:
     """None for "none"; else [batch, length] with strides of its own, three fifths real, the first key always.
 
@@ -50,3 +78,34 @@ def error(ours: Tensor, truth: Tensor) -> float:
     if truth.numel() == 0:
         return 0.0
     return ((ours.double() - truth.double()).abs().max() / truth.double().abs().max().clamp(min=0.1)).item()
+
+
+def kernel_errors(
+    names: Iterable[str], kernel: Iterable[Tensor], twin: Iterable[Tensor], truth: Iterable[Tensor]
+) -> dict[str, float]:
+    """By "kernel: name" and "twin: name", the errors of each of some tensors."""
+    found = {}
+    for name, ours, plain, exact in zip(names, kernel, twin, truth, strict=True):
+        found[f"kernel: {name}"], found[f"twin: {name}"] = error(ours.detach(), exact), error(plain, exact)
+    return found
+
+
+def different_strides(some: Iterable[Tensor], others: Iterable[Tensor]) -> float:
+    """How many pairs differ in their strides."""
+    return float(sum(a.stride() != b.stride() for a, b in zip(some, others, strict=True)))
+
+
+def too_large(found: dict[str, float], rounding: float) -> dict[str, float]:
+    """The errors that are: of a kernel above twice its twin's and above rounding; any of what "differs"."""
+    wrong = {}
+    for name, size in found.items():
+        kind, _, of = name.partition(": ")
+        if kind == "kernel":
+            allowed = max(2 * found[f"twin: {of}"], rounding)
+        elif kind == "twin":
+            continue
+        else:
+            allowed = 0.0 if "differ" in name else 1e-11
+        if not size <= allowed:  # NaN is too large
+            wrong[name] = size
+    return wrong

@@ -6,14 +6,12 @@ import copy
 
 import pytest
 import torch
+from gpu_checks import ON_GPU
 from torch import Tensor, nn
 
 from visionattn.attention.build import build_attention
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
+pytestmark = ON_GPU
 MECHANISMS = ("EfficientAttention", "DoubleAttention", "LinearAttention", "Performer")
 
 

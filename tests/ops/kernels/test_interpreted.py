@@ -8,6 +8,8 @@ import interpreted_folded_attention
 import interpreted_stereo
 import interpreted_window_attention
 import pytest
+import torch
+from kernel_cases import too_large
 from kernel_interpreter import interpreted
 
 PROGRAMS = {
@@ -19,36 +21,23 @@ PROGRAMS = {
 }
 
 
-def judge(found: dict[str, float], dtype: str) -> dict[str, float]:
-    """The errors that are too large: of a kernel above twice its twin's in that dtype and above rounding."""
-    # To bfloat16 the interpreter cuts numbers off, where PyTorch rounds.
-    rounding = {"torch.float32": 2e-6, "torch.float16": 2e-3, "torch.bfloat16": 2e-2}[dtype]
-    wrong = {}
-    for name, size in found.items():
-        kind, _, of = name.partition(": ")
-        if kind == "kernel":
-            allowed = max(2 * found[f"twin: {of}"], rounding)
-        elif kind == "twin":
-            continue
-        else:
-            allowed = 0.0 if "differ" in name else 1e-11
-        if not size <= allowed:  # NaN is too large
-            wrong[name] = size
-    return wrong
+# To bfloat16 the interpreter cuts numbers off, where PyTorch rounds.
+ROUNDING = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def assert_kernels_equal_their_twin(program: str, chosen: str) -> None:
+    cases, found = PROGRAMS[program].CASES[chosen], interpreted(program, chosen)
+    assert list(found) == list(cases)
+    wrong = {name: too_large(errors, ROUNDING[cases[name].dtype]) for name, errors in found.items()}
+    assert not any(wrong.values()), {name: errors for name, errors in wrong.items() if errors}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_kernels_equal_their_twin(program: str) -> None:
-    cases, found = PROGRAMS[program].CASES["plain"], interpreted(program, "plain")
-    assert list(found) == list(cases)
-    wrong = {name: judge(errors, str(cases[name].dtype)) for name, errors in found.items()}
-    assert not any(wrong.values()), {name: errors for name, errors in wrong.items() if errors}
+    assert_kernels_equal_their_twin(program, "plain")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_kernels_equal_their_twin_in_every_order_and_size(program: str) -> None:
-    cases, found = PROGRAMS[program].CASES["slow"], interpreted(program, "slow")
-    assert list(found) == list(cases)
-    wrong = {name: judge(errors, str(cases[name].dtype)) for name, errors in found.items()}
-    assert not any(wrong.values()), {name: errors for name, errors in wrong.items() if errors}
+    assert_kernels_equal_their_twin(program, "slow")

@@ -10,18 +10,21 @@ import interpreted_feature_attention
 import interpreted_folded_attention
 import pytest
 import torch
+from gpu_checks import (
+    DTYPES,
+    ON_GPU,
+    assert_as_exact_as_plain_pytorch,
+    assert_compiles_and_is_captured,
+    assert_repeats_are_bit_equal,
+)
 from kernel_cases import ORDERS
 
 from visionattn.attention.build import build_attention
 from visionattn.ops.kernels.dispatch import why_not
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
+pytestmark = ON_GPU
 PROGRAMS = (interpreted_efficient_attention, interpreted_feature_attention, interpreted_folded_attention)
 MECHANISMS = ("EfficientAttention", "DoubleAttention", "LinearAttention", "Performer")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def cases(program: ModuleType) -> dict[str, Any]:
@@ -58,17 +61,7 @@ def folded_cases() -> dict[str, interpreted_folded_attention.Case]:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 def test_error_at_most_twice_that_of_plain_pytorch(program: ModuleType) -> None:
-    wrong = {}
-    for name, case in cases(program).items():
-        found = program.measure(case, with_loops=False, device="cuda")
-        floor = max(2e-6, torch.finfo(case.dtype).eps)
-        for kind, size in found.items():
-            if kind.startswith("twin"):
-                continue
-            allowed = max(2 * found[kind.replace("kernel", "twin")], floor) if kind.startswith("kernel") else 0.0
-            if not size <= allowed:
-                wrong[f"{name}: {kind}"] = size
-    assert not wrong
+    assert_as_exact_as_plain_pytorch(program.measure, cases(program))
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
@@ -77,8 +70,7 @@ def test_repeats_are_bit_equal(name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     mixer = build_attention({"type": name, "num_heads": 2}, 128).to("cuda", dtype)
     x = torch.randn(2, 61, 67, 128, device="cuda", dtype=dtype)
-    runs = [[out := mixer(x), *torch.autograd.grad(out.sum(), list(mixer.parameters()))] for _ in range(3)]
-    assert all(torch.equal(a, b) for again in runs[1:] for a, b in zip(runs[0], again, strict=True))
+    assert_repeats_are_bit_equal(lambda: [out := mixer(x), *torch.autograd.grad(out.sum(), list(mixer.parameters()))])
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
@@ -88,12 +80,4 @@ def test_compiled_and_in_a_cuda_graph(name: str) -> None:
     x = torch.randn(2, 31, 33, 64, device="cuda")
     q = torch.randn(2, 1, 5, 64, device="cuda")
     assert why_not("efficient_attention", q, q, q) is None
-    with torch.no_grad():
-        expected = mixer(x)
-        compiled = torch.compile(mixer, fullgraph=True)
-        torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = mixer(x)
-        graph.replay()
-    torch.testing.assert_close(out, expected)
+    assert_compiles_and_is_captured(mixer, x)

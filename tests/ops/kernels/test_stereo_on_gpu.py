@@ -5,15 +5,18 @@ from __future__ import annotations
 import interpreted_stereo as program
 import pytest
 import torch
+from gpu_checks import (
+    DTYPES,
+    ON_GPU,
+    assert_as_exact_as_plain_pytorch,
+    assert_compiles_and_is_captured,
+    assert_repeats_are_bit_equal,
+)
 from torch import Tensor, nn
 
 from visionattn.stereo.shortcuts import VolumeConvolution, correlation_volume, full_disparity
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+pytestmark = ON_GPU
 PLANES, HEIGHT, WIDTH = 48, 32, 100
 
 
@@ -34,17 +37,7 @@ def cases() -> dict[str, program.Case]:
 
 
 def test_error_at_most_twice_that_of_plain_pytorch() -> None:
-    wrong = {}
-    for name, case in cases().items():
-        found = program.measure(case, with_loops=False, device="cuda")
-        floor = max(2e-6, torch.finfo(case.dtype).eps)
-        for kind, size in found.items():
-            if kind.startswith("twin"):
-                continue
-            allowed = max(2 * found[kind.replace("kernel", "twin")], floor) if kind.startswith("kernel") else 0.0
-            if not size <= allowed:
-                wrong[f"{name}: {kind}"] = size
-    assert not wrong
+    assert_as_exact_as_plain_pytorch(program.measure, cases())
 
 
 class Layers(nn.Module):
@@ -72,21 +65,12 @@ def test_repeats_are_bit_equal(name: str, dtype: torch.dtype) -> None:
     """Of the kernels, forward and backward; cuDNN's own convolutions need not repeat."""
     case = next(c for n, c in cases().items() if n.startswith(f"{name} of a real size") and c.dtype == dtype)
     inputs = [program.laid_out(shape, case, seed, "cuda") for seed, shape in enumerate(case.shapes)]
-    runs = [program.run(case, inputs, program.OPS[name].call) for _ in range(3)]
-    assert all(torch.equal(a, b) for again in runs[1:] for a, b in zip(runs[0], again, strict=True))
+    assert_repeats_are_bit_equal(lambda: program.run(case, inputs, program.OPS[name].call))
 
 
 def test_compiled_and_in_a_cuda_graph() -> None:
     net, maps = layers(torch.float32)
-    with torch.no_grad():
-        expected = net(*maps)
-        compiled = torch.compile(net, fullgraph=True)
-        torch.testing.assert_close(compiled(*maps), expected, rtol=1e-3, atol=1e-2)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = net(*maps)
-        graph.replay()
-    torch.testing.assert_close(out, expected)
+    assert_compiles_and_is_captured(net, *maps, rtol=1e-3, atol=1e-2)
 
 
 def test_autocast_trains() -> None:

@@ -7,16 +7,19 @@ from typing import Any
 import interpreted_window_attention as program
 import pytest
 import torch
+from gpu_checks import (
+    DTYPES,
+    ON_GPU,
+    assert_as_exact_as_plain_pytorch,
+    assert_compiles_and_is_captured,
+    assert_repeats_are_bit_equal,
+)
 
 from visionattn.attention.build import build_attention
 from visionattn.ops.kernels.dispatch import why_not_windows
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
+pytestmark = ON_GPU
 MECHANISMS = ("WindowAttention", "WindowAttentionV2")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 WINDOWS = ((7, 7), (8, 8), (12, 12), (16, 16), (7, 14))
 
 
@@ -49,17 +52,7 @@ def make(name: str, window: tuple[int, int], **options: Any) -> torch.nn.Module:
 
 
 def test_error_at_most_twice_that_of_plain_pytorch() -> None:
-    wrong = {}
-    for name, case in cases().items():
-        found = program.measure(case, with_loops=False, device="cuda")
-        floor = max(2e-6, torch.finfo(case.dtype).eps)
-        for kind, size in found.items():
-            if kind.startswith("twin"):
-                continue
-            allowed = max(2 * found[kind.replace("kernel", "twin")], floor) if kind.startswith("kernel") else 0.0
-            if not size <= allowed:
-                wrong[f"{name}: {kind}"] = size
-    assert not wrong
+    assert_as_exact_as_plain_pytorch(program.measure, cases())
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -69,8 +62,7 @@ def test_repeats_are_bit_equal(name: str, window: tuple[int, int], dtype: torch.
     """The gradients of the bias too."""
     mixer = make(name, window).to("cuda", dtype)
     x = torch.randn(2, 61, 67, 96, device="cuda", dtype=dtype)
-    runs = [[out := mixer(x), *torch.autograd.grad(out.sum(), list(mixer.parameters()))] for _ in range(3)]
-    assert all(torch.equal(a, b) for again in runs[1:] for a, b in zip(runs[0], again, strict=True))
+    assert_repeats_are_bit_equal(lambda: [out := mixer(x), *torch.autograd.grad(out.sum(), list(mixer.parameters()))])
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
@@ -78,12 +70,4 @@ def test_compiled_and_in_a_cuda_graph(name: str) -> None:
     mixer = make(name, (7, 7)).cuda().eval()
     x = torch.randn(2, 31, 33, 96, device="cuda")
     assert why_not_windows(torch.randn(2, 31, 33, 3, 3, 32, device="cuda"), None, (7, 7)) is None
-    with torch.no_grad():
-        expected = mixer(x)
-        compiled = torch.compile(mixer, fullgraph=True)
-        torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = mixer(x)
-        graph.replay()
-    torch.testing.assert_close(out, expected)
+    assert_compiles_and_is_captured(mixer, x)
