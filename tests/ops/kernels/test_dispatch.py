@@ -12,7 +12,15 @@ from torch import Tensor
 
 from visionattn.ops.efficient_attention import efficient_attention
 from visionattn.ops.kernels import dispatch
-from visionattn.ops.kernels.dispatch import TABLE, VOLUMES, kernels_allowed, serves, why_not, why_not_volume
+from visionattn.ops.kernels.dispatch import (
+    LITTLE_SHARED,
+    TABLE,
+    VOLUMES,
+    kernels_allowed,
+    serves,
+    why_not,
+    why_not_volume,
+)
 
 pytest.importorskip("triton")
 
@@ -35,6 +43,17 @@ def test_the_table_is_what_decides(name: str, ready: None) -> None:
     assert str(served.value_width) in why_not(name, *case(value=served.value_width + 1))
     assert why_not(name, *case(), features=served.features) is None
     assert str(served.features) in why_not(name, *case(), features=served.features + 1)
+
+
+@pytest.mark.parametrize("name", LITTLE_SHARED)
+def test_devices_with_little_shared_memory_get_narrower_cases(
+    name: str, ready: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_shared_memory", lambda device: 99 * 1024)
+    served = LITTLE_SHARED[name]
+    assert served.key_width < TABLE[name].key_width
+    assert why_not(name, *case(key=served.key_width, value=served.value_width)) is None
+    assert str(served.key_width) in why_not(name, *case(key=served.key_width + 1))
 
 
 def test_why_a_kernel_does_not_serve(ready: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from hopper import LARGEST_SHARED, Resources, compiled
 from torch import Tensor
 
 from visionattn.ops.folded_mixing import Options, Weights
+from visionattn.ops.kernels.dispatch import FOLDED_PRODUCTS, LITTLE_SHARED, TABLE
 from visionattn.ops.kernels.memory_order import empty_volume
 from visionattn.ops.kernels.window_case import WindowCase
 
@@ -22,7 +24,7 @@ WIDTHS = ((32, 32), (64, 64), (128, 256))  # channels per head of q and k, and o
 def judge(found: dict[str, Resources], kernels: int, *, spilled: int = 0) -> None:
     """Raises unless so many kernels stay within the device's limits and spill at most so many bytes per thread."""
     assert len(found) == kernels
-    limits = Resources(registers=255, spilled=spilled, shared=LARGEST_SHARED)
+    limits = Resources(registers=255, spilled=spilled, shared=LARGEST_SHARED[90])
     wrong = {name: took for name, took in found.items() if any(a > b for a, b in zip(took, limits, strict=True))}
     assert not wrong
 
@@ -188,3 +190,64 @@ def test_assembled_convolution(dtype: torch.dtype, outputs: int, monkeypatch: py
         kernels.backward(grad, of_left, of_right, beyond)
 
     judge(compiled(launch, monkeypatch), kernels=2)
+
+
+@pytest.mark.parametrize("name", ["efficient", "feature", "random features", "folded, half", "folded", "windows"])
+def test_what_is_served_with_little_shared_memory_fits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The widest cases of `dispatch.LITTLE_SHARED` and of rows of `TABLE` that it does not replace, for sm_86."""
+    pytest.importorskip("triton")
+    found = compiled(little_shared_launches()[name], monkeypatch, capability=86)
+    assert found
+    assert not {kernel: took for kernel, took in found.items() if took.shared > LARGEST_SHARED[86]}
+
+
+def little_shared_launches() -> dict[str, Callable[[], object]]:
+    from visionattn.ops.kernels import (
+        efficient_attention_triton,
+        efficient_attention_triton_backward,
+        feature_attention_triton,
+        feature_attention_triton_backward,
+        folded_attention_triton,
+        folded_attention_triton_backward,
+        window_attention_triton,
+        window_attention_triton_backward,
+    )
+
+    def efficient() -> None:
+        q, v, mask = tensors(FULL, TABLE["efficient_attention"].key_width, TABLE["efficient_attention"].value_width)
+        saved = torch.empty(2, 2, q.shape[-1], v.shape[-1]), torch.empty(2, 2, q.shape[-1])
+        efficient_attention_triton.forward(q, q, v, mask, 1.0, True)
+        efficient_attention_triton_backward.backward(v, q, q, v, mask, *saved, 1.0, True)
+
+    def feature(features: int) -> None:
+        q, v, mask = tensors(HALF, LITTLE_SHARED["feature_attention"].key_width, 64)
+        projection = torch.empty(features, q.shape[-1]) if features else None
+        saved = feature_attention_triton.forward(q, q, v, projection, mask)
+        feature_attention_triton_backward.backward(v, q, q, v, projection, mask, *saved)
+
+    def folded(dtype: torch.dtype, channels: int, key_dim: int) -> None:
+        assert channels * key_dim == FOLDED_PRODUCTS["float32" if dtype == FULL else "half"][1]
+        rows, options = 2 * key_dim + channels, Options(4, key_dim, 1.0, True)
+        shapes = (rows, channels), (rows,), (channels, channels), (channels,)
+        weights = Weights(*(torch.empty(shape, dtype=dtype) for shape in shapes))
+        x = torch.empty(2, 4096, channels, dtype=FULL)
+        folded_attention_triton.forward(options, x, None, None, weights)
+        saved = torch.zeros(2, key_dim, channels), torch.zeros(2, key_dim)
+        folded_attention_triton_backward.backward(options, x, x, None, weights, *saved)
+
+    def windows() -> None:
+        width = LITTLE_SHARED["window_attention"].key_width
+        qkv = torch.empty(2, 70, 75, 3, 3, width, dtype=FULL)
+        given = qkv, torch.empty(31 * 31, 3), torch.empty(2, 3, width), torch.empty(3), torch.ones(2, 70 * 75).bool()
+        case = WindowCase(*given, (16, 16), (8, 8), False, False)
+        _, log_total = window_attention_triton.forward(case)
+        window_attention_triton_backward.backward(qkv[:, :, :, 0], case, log_total)
+
+    return {
+        "efficient": efficient,
+        "feature": partial(feature, 0),
+        "random features": partial(feature, 266),
+        "folded, half": partial(folded, HALF, 128, 64),
+        "folded": partial(folded, FULL, 32, 32),
+        "windows": windows,
+    }

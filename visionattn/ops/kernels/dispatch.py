@@ -39,10 +39,17 @@ TABLE = {
 }
 """What the kernels serve, on CUDA devices of `CAPABILITY` or more, in `DTYPES`."""
 
+LARGE_SHARED = 160 * 1024
+LITTLE_SHARED = {
+    "feature_attention": Served(key_width=64, value_width=64, features=512),
+    "window_attention": Served(key_width=32, value_width=32, positions=256),
+}
+"""What replaces rows of `TABLE` on devices with less than `LARGE_SHARED` bytes of shared memory per program (compute
+capability 8.6 and 8.9), where the wider kernels could not be launched."""
+
 FOLDED_PRODUCTS = {"half": (128 * 128, 128 * 64), "float32": (64 * 32, 32 * 32)}
 """The most that the two widths of "folded_attention" may make: a program holds five such matrices. The second numbers
-are for devices with less than `LARGE_SHARED` bytes of shared memory per program (compute capability 8.6 and 8.9)."""
-LARGE_SHARED = 160 * 1024
+are for devices with less than `LARGE_SHARED`."""
 
 
 class ServedVolume(NamedTuple):
@@ -102,7 +109,7 @@ def why_not(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = No
         _unready(q.device)
         or _unusual(tensors)
         or _unlike((q, k, v), tensors)
-        or _too_large(TABLE[name], tensors, features)
+        or _too_large(_served(name, q.device), tensors, features)
     )
 
 
@@ -246,6 +253,12 @@ def _too_large_map(x: Tensor, tensors: Sequence[Tensor], dtype: torch.dtype, row
     if any(_span(t, 1) > _MOST_ELEMENTS for t in tensors):
         return "an image spans 2**31 elements of memory or more"
     return None
+
+
+def _served(name: str, device: torch.device) -> Served:
+    if name in LITTLE_SHARED and _shared_memory(device) < LARGE_SHARED:
+        return LITTLE_SHARED[name]
+    return TABLE[name]
 
 
 def _shared_memory(device: torch.device) -> int:
