@@ -5,13 +5,12 @@ Not a test by itself: Triton reads that variable when it is imported, and anothe
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from typing import NamedTuple
 
 import torch
-from kernel_cases import ORDERS, error, key_mask, laid_out
+from kernel_cases import ORDERS, different_strides, error, head_tensor, kernel_errors, key_mask
+from strict_interpreter import print_errors
 from torch import Tensor
 
 from visionattn.ops.kernels import efficient_attention_eager as eager
@@ -63,20 +62,6 @@ CASES = {
 }
 
 
-def tensor(case: Case, tokens: int, width: int, seed: int, device: str) -> Tensor:
-    return laid_out(
-        case.order,
-        case.batch,
-        case.heads,
-        tokens,
-        width,
-        dtype=case.dtype,
-        spread=case.spread,
-        seed=seed,
-        device=device,
-    )
-
-
 def loops(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, temperature: float, normalize: bool) -> Tensor:
     """The equation, key by key and query by query, in float64."""
     out = q.new_zeros(*q.shape[:3], v.shape[-1])
@@ -97,10 +82,10 @@ def loops(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, temperature: flo
 
 def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, float]:
     """Errors by name: of the kernels, and of the eager twin in the same dtype, against the twin in float64."""
-    q = tensor(case, case.tokens, case.width, 1, device)
-    k = tensor(case, case.length, case.width, 2, device)
-    v = tensor(case, case.length, case.values, 3, device)
-    grad = tensor(case._replace(spread=1.0), case.tokens, case.values, 4, device)
+    q = head_tensor(case, case.tokens, case.width, 1, device)
+    k = head_tensor(case, case.length, case.width, 2, device)
+    v = head_tensor(case, case.length, case.values, 3, device)
+    grad = head_tensor(case._replace(spread=1.0), case.tokens, case.values, 4, device)
     options = key_mask(case.mask, case.batch, case.length, device), case.temperature, case.normalize
     found: dict[str, float] = {}
 
@@ -119,21 +104,13 @@ def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, f
     again = efficient_attention_op(*leaves, *options) if case.tokens > 36 else ours
     plain = eager.forward(q, k, v, *options)
     plain_gradients = eager.backward(grad, q, k, v, options[0], *plain[1:], *options[1:])
-    names = ("answer", "context", "log total")
-    found |= {f"kernel: {name}": error(o.detach(), t) for name, o, t in zip(names, ours, truth, strict=True)}
-    found |= {f"twin: {name}": error(o, t) for name, o, t in zip(names, plain, truth, strict=True)}
+    mine = torch.autograd.grad(ours[0], leaves, grad)
+    found |= kernel_errors(("answer", "context", "log total"), ours, plain, truth)
+    found |= kernel_errors((f"gradient of {name}" for name in "qkv"), mine, plain_gradients, gradients)
     found["repeats differ by"] = max(float((a != b).sum()) for a, b in zip(ours, again, strict=True))
-    found["strides differ by"] = float(ours[0].stride() != plain[0].stride())
-    for name, o, p, t in zip(
-        "qkv", torch.autograd.grad(ours[0], leaves, grad), plain_gradients, gradients, strict=True
-    ):
-        found[f"kernel: gradient of {name}"] = error(o, t)
-        found[f"twin: gradient of {name}"] = error(p, t)
-        found["strides differ by"] += float(o.stride() != p.stride())
+    found["strides differ by"] = different_strides((ours[0], *mine), (plain[0], *plain_gradients))
     return found
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    chosen = CASES[sys.argv[1]]
-    print(json.dumps({name: measure(case, with_loops=case.length <= 61) for name, case in chosen.items()}))
+    print_errors(CASES, lambda case: measure(case, with_loops=case.length <= 61))

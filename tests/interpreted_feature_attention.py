@@ -5,13 +5,12 @@ Not a test by itself: Triton reads that variable when it is imported, and anothe
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from typing import NamedTuple
 
 import torch
-from kernel_cases import ORDERS, error, key_mask, laid_out
+from kernel_cases import ORDERS, different_strides, error, head_tensor, kernel_errors, key_mask
+from strict_interpreter import print_errors
 from torch import Tensor
 
 from visionattn.ops.kernels import feature_attention_eager as eager
@@ -62,20 +61,6 @@ CASES = {
 }
 
 
-def tensor(case: Case, tokens: int, width: int, seed: int, device: str) -> Tensor:
-    return laid_out(
-        case.order,
-        case.batch,
-        case.heads,
-        tokens,
-        width,
-        dtype=case.dtype,
-        spread=case.spread,
-        seed=seed,
-        device=device,
-    )
-
-
 def loops(q: Tensor, k: Tensor, v: Tensor, projection: Tensor | None, mask: Tensor | None) -> Tensor:
     """The published equations, query by query, in float64: with R^-1/2, and sums instead of means."""
     width = q.shape[-1]
@@ -106,10 +91,10 @@ def loops(q: Tensor, k: Tensor, v: Tensor, projection: Tensor | None, mask: Tens
 
 def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, float]:
     """Errors by name: of the kernels, and of the eager twin in the same dtype, against the twin in float64."""
-    q = tensor(case, case.tokens, case.width, 1, device)
-    k = tensor(case, case.length, case.width, 2, device)
-    v = tensor(case, case.length, case.values, 3, device)
-    grad = tensor(case._replace(spread=1.0), case.tokens, case.values, 4, device)
+    q = head_tensor(case, case.tokens, case.width, 1, device)
+    k = head_tensor(case, case.length, case.width, 2, device)
+    v = head_tensor(case, case.length, case.values, 3, device)
+    grad = head_tensor(case._replace(spread=1.0), case.tokens, case.values, 4, device)
     generator = torch.Generator().manual_seed(5)
     projection = torch.randn(case.features, case.width, generator=generator).to(device) if case.features else None
     options = projection, key_mask(case.mask, case.batch, case.length, device)
@@ -131,20 +116,13 @@ def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, f
     again = feature_attention_op(*leaves, *options) if case.tokens > 36 else ours
     plain = eager.forward(q, k, v, *options)
     plain_gradients = eager.backward(grad, q, k, v, *options, *plain)
-    found |= {f"kernel: {name}": error(o.detach(), t) for name, o, t in zip(NAMES, ours, truth, strict=True)}
-    found |= {f"twin: {name}": error(p, t) for name, p, t in zip(NAMES, plain, truth, strict=True)}
+    mine = torch.autograd.grad(ours[0], leaves, grad)
+    found |= kernel_errors(NAMES, ours, plain, truth)
+    found |= kernel_errors((f"gradient of {name}" for name in "qkv"), mine, plain_gradients, gradients)
     found["repeats differ by"] = max(float((a != b).sum()) for a, b in zip(ours, again, strict=True))
-    found["strides differ by"] = float(ours[0].stride() != plain[0].stride())
-    for name, o, p, t in zip(
-        "qkv", torch.autograd.grad(ours[0], leaves, grad), plain_gradients, gradients, strict=True
-    ):
-        found[f"kernel: gradient of {name}"] = error(o, t)
-        found[f"twin: gradient of {name}"] = error(p, t)
-        found["strides differ by"] += float(o.stride() != p.stride())
+    found["strides differ by"] = different_strides((ours[0], *mine), (plain[0], *plain_gradients))
     return found
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    chosen = CASES[sys.argv[1]]
-    print(json.dumps({name: measure(case, with_loops=case.length <= 40) for name, case in chosen.items()}))
+    print_errors(CASES, lambda case: measure(case, with_loops=case.length <= 40))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 
-def interpreted(program: str, chosen: str) -> dict[str, dict[str, Any]]:
+def interpreted(program: str, chosen: str) -> dict[str, Any]:
     """What the program measured, by case; skips where Triton is not installed.
 
     Args:
