@@ -5,13 +5,12 @@ Not a test by itself: Triton reads that variable when it is imported, and anothe
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from typing import NamedTuple
 
 import torch
 from kernel_cases import error, kernel_errors, laid_out
+from strict_interpreter import print_errors
 from torch import Tensor
 
 from visionattn.ops.folded_mixing import Options, Weights
@@ -172,5 +171,4 @@ def measure(case: Case, *, with_loops: bool, device: str = "cpu") -> dict[str, f
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print(json.dumps({name: measure(case, with_loops=True) for name, case in CASES[sys.argv[1]].items()}))
+    print_errors(CASES, lambda case: measure(case, with_loops=True))
