@@ -21,6 +21,10 @@ from visionattn.ops.kernels.folded_attention import folded_attention_op
 ORDERS = ("token by token", "channels first")
 
 
+# Wide ones in half precision alone, as they are served.
+SIZES = ((16, 12, 24, torch.float32), (40, 24, 36, torch.float32), (90, 60, 12, torch.bfloat16))
+
+
 class Case(NamedTuple):
     tokens: int
     channels: int = 5
@@ -57,11 +61,11 @@ CASES = {
     "slow": (
         {
             f"{order}, {tokens} of {channels}, keys {keys}, values {values}, {heads} heads, residual {residual}": Case(
-                tokens, channels, keys, values, heads, 2, order, residual, scaled=scaled
+                tokens, channels, keys, values, heads, 2, order, residual, scaled, dtype=dtype
             )
             for order in ORDERS
             for tokens in (67, 131)
-            for channels, keys, values in ((16, 12, 24), (64, 48, 36), (90, 60, 12))
+            for channels, keys, values, dtype in SIZES
             for heads in (1, 3, 12)
             for residual, scaled in (("x", False), ("another", True))
         }
