@@ -77,10 +77,11 @@ def feature_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = Non
     """
     if mask is not None:
         k = k.masked_fill(~mask[:, None, :, None], 0.0)
-    context = k.mT @ v  # [B, heads, R, E]
-    total = q @ k.sum(dim=-2).unsqueeze(-1)  # [B, heads, N, 1]
-    total = total + eps
-    return (q @ context) / total.masked_fill(total == 0, 1.0)  # 0 without any real key: the numerator is 0 too
+    context = torch.cat([k.mT @ v, k.sum(dim=-2).unsqueeze(-1)], dim=-1)  # [B, heads, R, E + 1]
+    attended = q @ context
+    total = attended[..., -1:] + eps
+    total = total.masked_fill(total == 0, 1.0)  # 0 without any real key: the numerator is 0 too
+    return attended[..., :-1] * total.reciprocal()
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
