@@ -1,4 +1,4 @@
-"""`group_correlation_volume` in one walk: written in place, and no product of whole maps is kept for the backward."""
+"""`group_correlation_volume` in one walk: written where 3-D convolutions read it, no product of whole maps kept."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from visionattn.ops.cost_volume import check_groups
+from visionattn.ops.kernels.memory_order import empty_volume
 
-_CHUNK_BYTES = 2**21
+_CHUNK_BYTES = 2**22
 """Of each map at a time."""
 
 
@@ -23,7 +24,7 @@ def walked_group_correlation(left: Tensor, right: Tensor, disparities: int, grou
         disparities: D, how many; beyond W the volume is 0.
         groups: divides C.
     Returns:
-        [B, groups, D, H, W].
+        [B, groups, D, H, W], channels last in memory.
     Raises:
         ValueError: groups does not divide C.
     """
@@ -46,11 +47,11 @@ class _Walked(torch.autograd.Function):
 def correlations(left: Tensor, right: Tensor, disparities: int, groups: int) -> Tensor:
     """As `walked_group_correlation`, without a derivative."""
     batch, channels, height, width = left.shape
-    out = left.new_zeros(batch, groups, disparities, height, width)
+    out = empty_volume(left, batch, groups, disparities, height, width).zero_()
     for chunk, (ours, theirs) in _chunks(groups, left, right):
         for disparity in range(min(disparities, width)):
             products = ours[..., disparity:] * theirs[..., : width - disparity]
-            out[:, chunk, disparity, :, disparity:] = products.sum(2)  # a sum straight into these rows is slower
+            out[:, chunk, disparity, :, disparity:] = products.sum(2)  # a sum straight into them is slower
     return out.mul_(groups / channels)
 
 

@@ -1,7 +1,7 @@
 """Exact shortcuts of the volume networks, and the rule that chooses them.
 
 - The first convolution over a concatenation volume makes no volume (`ops/concatenation_convolution.py`).
-- Group-wise correlation is written in place (`ops/group_correlation.py`).
+- Group-wise correlation is written in place, channels last (`ops/group_correlation.py`).
 - Upsampled costs become disparities in tiles (`ops/tiled_soft_argmax.py`).
 - On the CPU volumes are channels last in memory, and so is what the convolutions behind make of them, the transposed
   ones too (`ops/doubling_convolution.py`); that to a single channel is a matrix product (`ops/score_convolution.py`).
@@ -108,8 +108,7 @@ def correlation_volume(left: Tensor, right: Tensor, disparities: int, groups: in
         return group_correlation_op(left, right, disparities, groups)
     if not shortens(left):
         return group_correlation_volume(left, right, disparities, groups)
-    volume = walked_group_correlation(left, right, disparities, groups)
-    return volume.contiguous(memory_format=torch.channels_last_3d) if volume.is_cpu else volume
+    return walked_group_correlation(left, right, disparities, groups)
 
 
 def full_disparity(costs: Tensor, max_disparity: int, height: int, width: int, *, align_corners: bool) -> Tensor:

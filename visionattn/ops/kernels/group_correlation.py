@@ -43,8 +43,7 @@ def group_correlation_op(left: Tensor, right: Tensor, disparities: int, groups: 
         from visionattn.ops.kernels import group_correlation_triton as kernels
 
         return kernels.forward(left, right, disparities, groups)
-    volume = eager.correlations(at_least_float32(left), at_least_float32(right), disparities, groups)
-    return empty_volume(left, *volume.shape).copy_(volume)
+    return eager.correlations(at_least_float32(left), at_least_float32(right), disparities, groups).to(left.dtype)
 
 
 @torch.library.custom_op("visionattn::group_correlation_backward", mutates_args=())
