@@ -47,18 +47,15 @@ CASES = {
             "large logits": Case(20, 40, spread=40.0, heads=1, batch=1),
         }
     ),
-    "slow": (
-        {
-            f"{order}, {tokens} x {length}, {width} x {values}, {heads} heads, {mask}": Case(
-                tokens, length, width, values, heads, 2, order, mask
-            )
-            for order in ORDERS
-            for tokens, length in ((67, 67), (16, 131))
-            for width, values in ((16, 16), (40, 24), (64, 64), (65, 200))
-            for heads in (1, 3)
-            for mask in ("none", "random")
-        }
-    ),
+    "slow": {
+        f"{order}, {tokens} x {length}, {width} x {values}, {heads} heads, {mask}": Case(
+            tokens, length, width, values, heads, 2, order, mask
+        )
+        for row, order in enumerate(ORDERS)
+        for tokens, length in ((67, 67), (16, 131))
+        for column, (width, values) in enumerate(((16, 16), (40, 24), (64, 64), (65, 200)))
+        for heads, mask in (((1, "none"), (3, "random"), (3, "none"), (1, "random"))[(row + column + tokens) % 4],)
+    },  # every two of them meet
 }
 
 
