@@ -166,13 +166,14 @@ def our_state(params: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_golden_pairwise(case: Golden) -> None:
     """A whole matrix w is the product of itself and the identity."""
     inputs, params = case.leaves("in"), case.leaves("param")
-    bias = params["wbias"]
+    tokens = inputs["x"].shape[1]
+    bias = params["wbias"][:tokens, :tokens]
     factors = {"row_bias": bias.mT, "column_bias": torch.eye(len(bias), dtype=torch.float64)}
     hidden = len(params["to_q.bias"])
     grid, dim = (len(bias),), inputs["x"].shape[-1]
     mixer: GatedGathering
     if case.row["cls"] == "AFTLocal":
-        mixer = AFTLocal(dim, grid, window=case.kwargs["s"], bias_dim=len(bias), hidden_dim=hidden)
+        mixer = AFTLocal(dim, grid, window=case.kwargs.get("s", 256), bias_dim=len(bias), hidden_dim=hidden)
     else:
         mixer = AFTFull(dim, grid, bias_dim=len(bias), hidden_dim=hidden)
     out = functional_call(mixer, our_state(params) | factors, (inputs["x"],), strict=True)

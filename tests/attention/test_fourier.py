@@ -144,6 +144,8 @@ def test_golden(case: Golden) -> None:
     x = inputs["x"]
     if cls == "dct":
         out = x @ cosine_basis(x.shape[-1], x.shape[-1], x).mT
+        if case.kwargs.get("norm") != "ortho":
+            out = out * math.sqrt(2 * x.shape[-1]) * torch.tensor([math.sqrt(2)] + [1.0] * (x.shape[-1] - 1)).to(out)
     elif cls == "dct_downsample":
         out = low_passed(x, (case.kwargs["length"],), keep_amplitude=False)
     else:
@@ -157,8 +159,9 @@ def dct_attention(case: Golden, x: Tensor, params: Parameters) -> Tensor:
     config = next((arg for arg in case.args if isinstance(arg, dict)), case.kwargs)
     heads, ratio, dim = config["num_head"], config["dct_percentage"], x.shape[-1]
     mixer = FourierAttention(dim, num_heads=heads, ratio=ratio).double()
-    short = low_passed(x, (kept_frequencies(x.shape[1], share_of(ratio)),), keep_amplitude=False)
-    shrunk = {"q": 1.0, "k": math.sqrt(ratio), "v": math.sqrt(ratio)}
+    kept = kept_frequencies(x.shape[1], share_of(ratio))
+    short, factor = low_passed(x, (kept,), keep_amplitude=False), math.sqrt(kept / x.shape[1])
+    shrunk = {"q": 1.0, "k": factor, "v": factor}
     state = {
         "qkv.weight": torch.cat([params[f"W_{name}.weight"] for name in "qkv"]),
         "qkv.bias": torch.cat([params[f"W_{name}.bias"] * factor for name, factor in shrunk.items()]),

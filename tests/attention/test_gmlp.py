@@ -137,7 +137,7 @@ def test_golden_timm_block(case: Golden) -> None:
     }
     state |= {"mixing": params["mlp_channels.gate.proj.weight"][None]}
     state |= {"mixing_bias": params["mlp_channels.gate.proj.bias"][None]}
-    mixer = GMLP(dim, (tokens,), hidden_dim=int(dim * case.kwargs["mlp_ratio"]))
+    mixer = GMLP(dim, (tokens,), hidden_dim=int(dim * case.kwargs.get("mlp_ratio", 4)))
     normal = F.layer_norm(inputs["x"], (dim,), params["norm.weight"], params["norm.bias"], eps=1e-6)
     out = inputs["x"] + functional_call(mixer, state, (normal,), strict=True)
     assert_golden(case, out, inputs, params, tol=1e-10)

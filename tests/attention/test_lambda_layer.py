@@ -184,7 +184,8 @@ def test_golden(case: Golden) -> None:
         mixer, state["table"] = LambdaLayerGlobal(x.shape[-1], grid, **sizes), table
     else:
         name = "pos_conv" if "pos_conv.weight" in params else "lambda_conv"
-        mixer = LambdaLayer(x.shape[-1], kernel_size=kwargs["r"], kernel_bias=True, **sizes)
+        reach = params[f"{name}.weight"].shape[-1]
+        mixer = LambdaLayer(x.shape[-1], kernel_size=reach, kernel_bias=True, **sizes)
         state |= {"kernel": params[f"{name}.weight"].squeeze(2), "kernel_bias": params[f"{name}.bias"]}
     out = functional_call(mixer.double().eval(), state, (x,), strict=True)
     assert_golden(case, out.movedim(-1, 1), inputs, params, tol=1e-10)

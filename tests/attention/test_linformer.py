@@ -115,28 +115,30 @@ def test_at_another_resolution_a_constant_projection_sums_to_as_much() -> None:
 
 @pytest.mark.parametrize("case", golden("attention", "linformer"))
 def test_golden(case: Golden) -> None:
-    sizes = dict(zip(("dim", "seq_len"), case.args, strict=False)) | case.kwargs
+    sizes = {"k": 256, "heads": 8} | dict(zip(("dim", "seq_len"), case.args, strict=False)) | case.kwargs
     heads, share = sizes["heads"], sizes.get("share_kv", False)
     inputs, params = case.leaves("in"), case.leaves("param")
+    context = inputs.get("context")
+    keys = (inputs["x"] if context is None else context).shape[1]  # fewer than all: the reference cuts E and F
     to_v = params["to_k.weight"] if share else params["to_v.weight"]
     state = {
         "qkv.weight": torch.cat([params["to_q.weight"], params["to_k.weight"], to_v]),
         "proj.weight": params["to_out.weight"],
         "proj.bias": params["to_out.bias"],
-        "key_projection": params["proj_k"].mT[None],
+        "key_projection": params["proj_k"][:keys].mT[None],
     }
     if not share:
-        state["value_projection"] = params["proj_v"].mT[None]
+        state["value_projection"] = params["proj_v"][:keys].mT[None]
     mixer = Linformer(
         sizes["dim"],
-        (sizes["seq_len"],),
+        (keys,),
         num_heads=heads,
         rank=sizes["k"],
         share_kv=share,
         one_kv_head=sizes.get("one_kv_head", False),
         qkv_bias=False,
     )
-    out = functional_call(mixer, state, (inputs["x"],), strict=True)
+    out = functional_call(mixer, state, (inputs["x"], context), strict=True)
     assert_golden(case, out, inputs, params, tol=1e-10)
 
 

@@ -115,7 +115,7 @@ def test_golden_causal(case: Golden) -> None:
 
     With more than one token a bucket no token sees its own bucket: here only so that the numbers can be compared.
     """
-    heads, bucket = case.kwargs["heads"], case.kwargs["blindspot_size"]
+    heads, bucket = case.kwargs["heads"], case.kwargs.get("blindspot_size", 1)
     inputs, params = case.leaves("in"), case.leaves("param")
     q, k, v = (
         (inputs["x"] @ params[f"to_{name}.weight"].mT).unflatten(-1, (heads, -1)).transpose(1, 2) for name in "qkv"

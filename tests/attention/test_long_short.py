@@ -228,7 +228,8 @@ def test_golden(case: Golden) -> None:
 @pytest.mark.parametrize("case", golden("attention", "transformer_ls_1d"))
 def test_golden_of_sequences(case: Golden) -> None:
     """The other reference: keys are values, norms and projection one head's; windows reach a whole window further."""
-    heads, window, causal = case.kwargs["heads"], case.kwargs["window_size"], case.kwargs["causal"]
+    sizes = {"heads": 8, "window_size": 128, "causal": True, "segment_size": 16, "r": 1} | case.kwargs
+    heads, window, causal = sizes["heads"], sizes["window_size"], sizes["causal"]
     inputs, params = case.leaves("in"), case.leaves("param")
     q, kv = (
         (inputs["x"] @ params[f"{name}.weight"].mT).unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -242,10 +243,10 @@ def test_golden_of_sequences(case: Golden) -> None:
     near, token = norm("local_norm", kv), torch.arange(n)
     pairs = tile_blocks((n,), (window,), (window,))
     if causal:
-        segment = case.kwargs["segment_size"]
+        segment = sizes["segment_size"]
         cut = [dynamic_projection(s, t) for s, t in zip(scores.split(segment, 2), kv.split(segment, 2), strict=True)]
         sums = norm("global_norm", torch.cat(cut, dim=2))
-        ends = (torch.arange(n // segment) * segment + segment - 1).repeat_interleave(case.kwargs["r"])
+        ends = (torch.arange(n // segment) * segment + segment - 1).repeat_interleave(sizes["r"])
         sees = token[:, None] >= ends
         earlier = pairs.keys[:, None, :] <= pairs.queries[:, :, None]
         pairs = Blocks(pairs.queries, pairs.keys, pairs.seen & earlier, pairs.slots)

@@ -146,7 +146,9 @@ def test_golden(case: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, kwargs = case.leaves("in"), case.kwargs
     qk, v = (inputs[name][:, None] for name in ("qk", "v"))
     if case.row["cls"] == "FullQKAttention":
-        out = lsh_attention(qk, v, torch.ones(qk.shape[-1], 1, 1).double(), qk.shape[2])
+        out = lsh_attention(
+            qk, v, torch.ones(qk.shape[-1], 1, 1).double(), qk.shape[2], causal=kwargs.get("causal", False)
+        )
     else:
         rotations, buckets = case.group("buffer")["rotations"][0], case.group("buffer")["buckets"]
         found = hash_buckets(qk, rotations)
@@ -158,7 +160,7 @@ def test_golden(case: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
             qk,
             v,
             rotations,
-            kwargs["bucket_size"],
+            kwargs.get("bucket_size", 64),
             causal=kwargs.get("causal", False),
             across_buckets=kwargs.get("attend_across_buckets", True),
             discount_repeats=not kwargs.get("allow_duplicate_attention", True),

@@ -208,7 +208,7 @@ def test_golden_gated_attention(case: Golden) -> None:
     inputs, params, kwargs = case.leaves("in"), case.leaves("param"), case.kwargs
     assert kwargs["bidirectional"], "one direction has no mixer here"
     tokens, dim, rotary = len(inputs["x"]), kwargs["embed"], kwargs.get("rel_pos_bias") == "rotary"
-    form = MegaLaplace if kwargs["attention_activation"] == "laplace" else Mega
+    form = MegaLaplace if kwargs.get("attention_activation") == "laplace" else Mega
     mixer = form(
         dim,
         (tokens,),

@@ -20,6 +20,7 @@ from visionattn.ops.feature_attention import (
     favor_query_features,
     hyperbolic_features,
     orthogonal_projection,
+    relu_features,
 )
 
 DIM = 6
@@ -118,7 +119,7 @@ def test_golden(case: Golden) -> None:
     inputs, params, kwargs = case.leaves("in"), case.leaves("param"), case.kwargs
     buffers = case.group("buffer")
     if case.row["cls"] == "SelfAttention":
-        heads, width = kwargs["heads"], kwargs["dim_head"]
+        heads, width = kwargs.get("heads", 8), kwargs.get("dim_head", 64)
         projected = (inputs["x"] @ params[f"to_{name}.weight"].mT for name in "qkv")
         q, k, v = (t.unflatten(-1, (heads, width)).transpose(1, 2) for t in projected)
         projection = buffers["fast_attention.projection_matrix"]
@@ -129,7 +130,10 @@ def test_golden(case: Golden) -> None:
         out = efficient_attention(q, k, v)
     elif kwargs.get("causal"):
         # The published form: one factor over all keys, 1e-6 on every feature's sum.
-        phi_q, phi_k = favor_query_features(q, projection.double()), favor_key_features(k, projection.double())
+        ways = (
+            (relu_features,) * 2 if kwargs.get("generalized_attention") else (favor_query_features, favor_key_features)
+        )
+        phi_q, phi_k = (way(t, projection.double()) for way, t in zip(ways, (q, k), strict=True))
         out = causal_feature_attention(phi_q, phi_k, v, feature_eps=1e-6)
     else:
         form = PerformerReLU if kwargs.get("generalized_attention") else Performer
