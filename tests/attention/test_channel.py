@@ -61,10 +61,14 @@ def test_a_map_of_another_size_with_the_same_cells_has_the_same_weights() -> Non
 @pytest.mark.parametrize("case", golden("attention", "samformer"))
 def test_golden_samformer(case: Golden) -> None:
     """The whole network: SAMformer's values mix positions, which may as well be done behind the mixer."""
-    assert case.kwargs["use_revin"] is False, "the reversible norm is no part of the mechanism"
     inputs, params = case.leaves("in"), case.leaves("param")
     channels, length, key_dim, _ = case.args
-    series = inputs["x"]
+    series, revin = inputs["x"], case.kwargs.get("use_revin", True)
+    if revin:  # the reversible norm around the network; no gradient goes through its statistics
+        mean = series.detach().mean(-1, keepdim=True)
+        deviation = (series.detach().var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+        weight, bias = params["revin.affine_weight"][:, None], params["revin.affine_bias"][:, None]
+        series = (series - mean) / deviation * weight + bias
     mixer = ChannelAttention(channels, (length,), pool=length, key_dim=key_dim)
     names = {"query": "compute_queries", "key": "compute_keys"}
     state = {f"{ours}.{k}": params[f"{theirs}.{k}"] for ours, theirs in names.items() for k in ("weight", "bias")}
@@ -72,6 +76,8 @@ def test_golden_samformer(case: Golden) -> None:
     # Rows of weights sum to 1: the values' bias goes through them unchanged.
     values = F.linear(mixed, params["compute_values.weight"], params["compute_values.bias"])
     out = F.linear(series + values, params["linear_forecaster.weight"], params["linear_forecaster.bias"])
+    if revin:
+        out = (out - bias) / (weight + 1e-10) * deviation + mean
     assert_golden(case, out, inputs, params, tol=1e-10)
 
 

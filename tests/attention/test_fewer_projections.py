@@ -11,6 +11,7 @@ from golden import Golden, assert_golden, golden
 from naive import Parameters, assert_equals_naive, linear, positions, random_mask, randomised, softmax, tensor
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from visionattn.attention.fewer_projections import (
     EfficientProjectionAttention,
@@ -117,12 +118,18 @@ def test_golden(case: Golden) -> None:
         if form is OptimisedAttention:
             state[f"query_key.{key}"] = torch.cat([joined("W_q", key), joined("W_k", key)])
         state[f"proj.{key}"] = params[f"W_o.{key}"]
-    if form is SuperAttention:
-        state |= {"mixing": joined("W_a", "weight"), "mixing_bias": joined("W_a", "bias")}
+    if form is SuperAttention:  # the reference mixes positions head by head, ours for all heads alike
         mixer = form(dim, (tokens,), num_heads=heads, mixing_bias=True)
+        alone = {"proj.weight": torch.eye(dim, dtype=torch.float64), "proj.bias": torch.zeros(dim, dtype=torch.float64)}
+        attended = []
+        for head in range(heads):
+            mixing = {key: params[f"layers.Attention_Layer {head}.W_a.{key}"] for key in ("weight", "bias")}
+            names = {"mixing": mixing["weight"], "mixing_bias": mixing["bias"]}
+            of_all = functional_call(mixer, state | alone | names, (inputs["x"],), strict=True)
+            attended.append(of_all.chunk(heads, dim=-1)[head])
+        out = F.linear(torch.cat(attended, dim=-1), state["proj.weight"], state["proj.bias"])
     else:
-        mixer = form(dim, num_heads=heads)
-    out = functional_call(mixer, state, (inputs["x"],), strict=True)
+        out = functional_call(form(dim, num_heads=heads), state, (inputs["x"],), strict=True)
     assert_golden(case, out, inputs, params, tol=1e-10)
 
 
