@@ -126,6 +126,21 @@ def test_a_worker_whose_connection_ends_before_its_death_is_known(tmp_path: Path
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
+class HidingHook(Hook):
+    """A worker's death, told in the midst of a clean-up whose own error comes up in its place."""
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        try:
+            raise RuntimeError("DataLoader worker (pid 16302) is killed by signal: Killed. ")
+        finally:
+            raise KeyError("unexpected pos 64 vs 0")
+
+
+def test_a_worker_whose_death_another_error_hides(tmp_path: Path) -> None:
+    answer = _answer(random_config(tmp_path / "run"), HidingHook())
+    assert answer.startswith("a loader worker (pid 16302) was killed, most often")
+
+
 def test_a_connection_that_ends_without_a_death_is_left_as_it_is(tmp_path: Path) -> None:
     name_failure(ConnectionResetError(104, "Connection reset by peer"), tmp_path)
 

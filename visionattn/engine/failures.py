@@ -15,7 +15,7 @@ _DEAD_WORKER = re.compile(r"DataLoader worker \(?(pid.*?)\)? (?:is killed by sig
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
-def name_failure(error: OSError | RuntimeError | EOFError, work_dir: str | Path) -> None:
+def name_failure(error: Exception, work_dir: str | Path) -> None:
     """Returns, unless the error is a loader's dead worker's or the disk's.
 
     Raises:
@@ -37,18 +37,24 @@ def name_failure(error: OSError | RuntimeError | EOFError, work_dir: str | Path)
     ) from error
 
 
-def _dead_worker(error: OSError | RuntimeError | EOFError) -> re.Match[str] | None:
+def _dead_worker(error: Exception) -> re.Match[str] | None:
     """What torch says of a loader's dead worker, if that is behind the error.
 
-    A worker that dies while it hands a batch over is first seen as a connection that ends; torch says so only when
-    the system has told it of the death.
+    torch raises it wherever the signal of the death finds the program: in the midst of another's clean-up, whose own
+    error then hides it. A worker that dies while it hands a batch over is first seen as a connection that ends; torch
+    says so only when the system has told it of the death.
     """
-    found = _DEAD_WORKER.search(str(error))
-    if found is None and isinstance(error, ConnectionError | EOFError):
+    behind: BaseException | None = error
+    while behind is not None:
+        found = _DEAD_WORKER.search(str(behind))
+        if found is not None:
+            return found
+        behind = behind.__cause__ or behind.__context__
+    if isinstance(error, ConnectionError | EOFError):
         try:
             for _ in range(20):
                 _error_if_any_worker_fails()
                 time.sleep(0.05)
         except RuntimeError as death:
             return _DEAD_WORKER.search(str(death))
-    return found
+    return None

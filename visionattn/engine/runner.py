@@ -80,7 +80,7 @@ class Runner(MMEngineRunner):
         try:
             with in_company():
                 return super().train()
-        except (OSError, RuntimeError, EOFError) as error:
+        except Exception as error:
             name_failure(error, self.work_dir)
             raise
         finally:
