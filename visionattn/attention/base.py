@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from visionattn.attention.option_kinds import checks_kinds
 from visionattn.typing import Grid, Tokens
 
 
@@ -51,13 +52,18 @@ class TokenMixer(nn.Module):
         dim: channels C of the map.
         grid: where position-bound parameters are learned; a mechanism without any ignores it.
     Raises:
-        TypeError: dim is no whole number, or the grid is one number.
+        TypeError: an option is not of the kind that the signature says, or the grid is one number.
         ValueError: dim or an extent of the grid is below 1, or the grid has not one to three.
     """
 
     claims: ClassVar[Claims]
     grid_dims: tuple[int, ...] = (1, 2, 3)
     """Numbers of dimensions that the grid may have."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = checks_kinds(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, dim: int, grid: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -84,6 +90,11 @@ class TokenMixer(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} expects {name} of shape {grids.format(self.dim)} (channels last), "
                 f"got {list(x.shape)}"
+            )
+        if 0 in x.shape[1:-1]:
+            raise ValueError(
+                f"{type(self).__name__} got {name} of shape {list(x.shape)}, which has no token; only a batch may be "
+                "empty: leave such a map out before it comes here"
             )
         if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:-1]):
             raise ValueError(

@@ -47,7 +47,7 @@ def build_attention(cfg: AttentionConfig, dim: int, grid: Sequence[int] | None =
         grid: extent at which position-bound parameters are learned.
     Raises:
         KeyError: unknown or missing type.
-        TypeError: an option that the mechanism does not have.
+        TypeError: an option that the mechanism does not have, or of another kind than its signature says.
         ValueError: an option's value.
     """
     options: dict[str, Any] = {"type": cfg} if isinstance(cfg, str | type) else dict(cfg)

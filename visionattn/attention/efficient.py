@@ -215,6 +215,8 @@ class ScaledEfficientAttention(ContextQKVAttention):
     Args:
         num_heads: 1 is the paper's form.
         scale: replaces 1 / n; 1 / key_dim is the form of the first draft ("factorised attention").
+    Raises:
+        ValueError: scale is not finite.
     """
 
     claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True)
@@ -240,6 +242,8 @@ class ScaledEfficientAttention(ContextQKVAttention):
             qkv_bias=qkv_bias,
             proj_drop=proj_drop,
         )
+        if scale is not None and not math.isfinite(scale):
+            raise ValueError(f"scale={scale} must be finite; leave it out for 1 / n, 1 / key_dim is the first draft's")
         self.scale = scale
 
     def attend(

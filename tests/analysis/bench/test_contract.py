@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from visionattn.analysis.bench.candidate import Sizes
 from visionattn.analysis.bench.contract import answers_by_query_alone, broken_promises
 from visionattn.attention.base import Claims, ContextMixer, ContextQKVAttention, TokenMixer
-from visionattn.attention.build import list_attention
+from visionattn.attention.build import attention_class, list_attention
 
 SIZES = Sizes(dim=16, heads=2)
 NOTHING_SPECIAL = Claims(paper="-", cost="N")
@@ -149,6 +149,12 @@ def test_mechanisms_keep_theirs(name: str) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize("heads", [1, 2, 8])
+def test_a_limit_that_is_claimed_for_some_heads_does_not_refuse_others(heads: int) -> None:
+    assert attention_class("LocalGlobalLinearAttention").claims.softmax_limit is not None
+    assert broken_promises("LocalGlobalLinearAttention", Sizes(dim=16, heads=heads)) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_attention())
 def test_every_mechanism_keeps_its_own(name: str) -> None:
@@ -156,7 +162,8 @@ def test_every_mechanism_keeps_its_own(name: str) -> None:
 
 
 def test_whose_answers_depend_on_their_own_query_alone() -> None:
-    """Stacked attention asks with the mean of the map, a later token too; Swin looks at no other map."""
-    found = {name: answers_by_query_alone(name, SIZES) for name in ("LinearAttention", "StackedAttention")}
-    assert found == {"LinearAttention": True, "StackedAttention": False}
+    """SMYRF sorts all queries into clusters of 64; Swin looks at no other map."""
+    assert answers_by_query_alone("LinearAttention", SIZES)
+    assert not answers_by_query_alone("SMYRF", SIZES)
+    assert not answers_by_query_alone("StackedAttention", SIZES)
     assert not answers_by_query_alone("WindowAttention", SIZES)

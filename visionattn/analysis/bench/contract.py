@@ -17,9 +17,11 @@ from visionattn.attention.base import ContextMixer, QKVAttention, TokenMixer
 from visionattn.attention.build import attention_class, build_attention
 from visionattn.typing import Grid
 
-_GRIDS: dict[int, Grid] = {1: (61,), 2: (7, 9), 3: (3, 4, 5)}
+_GRIDS: dict[int, Grid] = {1: (131,), 2: (11, 13), 3: (3, 5, 9)}
+"""More tokens than one bucket or cluster of a hash holds (64): within one, everything looks at everything."""
 _LIMIT_GRID: Grid = (5, 7)
-"""The map for which a mechanism's `softmax_limit` is claimed."""
+_LIMIT_SIZES = Sizes(dim=32, heads=4, batch=2)
+"""The map and the heads for which a mechanism's `softmax_limit` is claimed."""
 
 
 def broken_promises(name: str, sizes: Sizes) -> list[str]:
@@ -141,7 +143,7 @@ def _softmax_limit(name: str, grid: Grid, sizes: Sizes) -> bool:
     limit = attention_class(name).claims.softmax_limit
     if limit is None:
         return True
-    grid = _LIMIT_GRID
+    grid, sizes = _LIMIT_GRID, _LIMIT_SIZES
     mixer = _mixer(name, grid, sizes, **limit)
     softmax = _mixer("SoftmaxAttention", grid, sizes)
     softmax.load_state_dict(mixer.state_dict())
