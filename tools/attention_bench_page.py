@@ -106,8 +106,8 @@ def bench_page(report: Mapping[str, Any], drawn: list[str]) -> Iterator[str]:
         yield "### Accuracy against cost"
         yield ""
         yield (
-            "Accuracies are those of [the long-range tasks](longrange.md), the mean and standard deviation of the "
-            "seeds trained so far: networks of 32 channels on 24x24 positions, not of the layers that are timed here. "
+            "Accuracies are those of [the long-range tasks](longrange.md), mean, lowest and highest of the seeds: "
+            "networks of 32 channels on 24x24 positions, not of the layers that are timed here. "
             "What is missing to 100 % has a logarithmic axis."
         )
         yield ""

@@ -85,8 +85,8 @@ def draw_points(points: list[CostPoint], path: Path) -> np.ndarray:
 
 def test_points_are_named_in_their_family_s_chart(tmp_path: Path) -> None:
     """Nearly all of one cost and quality, as mechanisms that have learned a task are; one has all of it."""
-    points = [CostPoint(f"Mechanism{n:02}", "second", 1.0 + n / 100, 99.0 + n / 100, 0.01) for n in range(8)]
-    points += [CostPoint("Soft", "first", 30.0, 100.0), CostPoint("Poor", "third", 400.0, 50.0, 2.0)]
+    points = [CostPoint(f"Mechanism{n:02}", "second", 1.0 + n / 100, 99.0 + n / 100, 98.9, 99.2) for n in range(8)]
+    points += [CostPoint("Soft", "first", 30, 100, 100, 100), CostPoint("Poor", "third", 400.0, 50.0, 48.0, 52.0)]
     picture = draw_points(points, tmp_path / "points.png")
     blue, grey = (0x00, 0x72, 0xB2), (0x5D, 0x66, 0x75)
     assert colour_of(picture, blue) > 150  # the first of each of three charts
@@ -102,13 +102,31 @@ def test_no_name_lies_on_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     figures = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
-    points = [CostPoint(f"Mechanism{n:02}", "first", 1.0 + n, 99.1 + n / 1000) for n in range(8)]
-    draw_points([*points, CostPoint("Poor", "second", 5.0, 50.0)], tmp_path / "points.png")
+    points = [CostPoint(f"Mechanism{n:02}", "first", 1.0 + n, 99.1 + n / 1000, 99.1, 99.2) for n in range(8)]
+    draw_points([*points, CostPoint("Poor", "second", 5.0, 50.0, 0.0, 99.9)], tmp_path / "points.png")
     boxes = [Text.get_window_extent(name) for name in figures[0].axes[0].texts]  # without the lines to the points
     assert len(boxes) == 8
     for index, box in enumerate(boxes):
         assert box.x1 < figures[0].bbox.x1
         assert not any(box.overlaps(other) for other in boxes[:index])
+    marks = [Text.get_window_extent(mark) for mark in figures[0].axes[0].get_yticklabels()]
+    assert len(marks) >= 5
+    assert not any(mark.overlaps(other) for index, mark in enumerate(marks) for other in marks[:index])
+
+
+def test_a_bar_ends_at_the_lowest_and_the_highest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean and deviation of qualities near 100 % would leave the axis; what was seen does not."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
+    points = [CostPoint("Soft", "first", 3.0, 99.0, 98.0, 99.5), CostPoint("Wide", "first", 5.0, 83.0, 55.0, 99.2)]
+    draw_points(points, tmp_path / "points.png")
+    axes = figures[0].axes[0]
+    ends = [path.vertices[:, 1].tolist() for bar in axes.collections for path in bar.get_paths()]
+    assert sorted(ends) == [[55.0, 99.2], [98.0, 99.5]]
+    low, high = axes.get_ylim()
+    assert low < 55.0
+    assert high > 99.5
 
 
 def test_qualities_near_all_lie_apart_by_what_they_miss() -> None:

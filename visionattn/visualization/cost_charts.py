@@ -208,13 +208,14 @@ def _write_names(axes: Axes, named: Sequence[tuple[str, str, tuple[float, float]
 
 @dataclass(frozen=True)
 class CostPoint:
-    """One mechanism in a chart of quality against cost: `spread` is drawn to both sides of `quality`, in percent."""
+    """One mechanism in a chart of quality against cost: its mean, lowest and highest quality, in percent."""
 
     name: str
     family: str
     cost: float
     quality: float
-    spread: float = 0.0
+    lowest: float
+    highest: float
 
 
 def draw_cost_points(
@@ -244,7 +245,7 @@ def draw_cost_points(
         raise ValueError(f"{title}: there is no point to draw")
     panels = _panels(points, families)
     with matplotlib.rc_context(_STYLE):
-        note = f"black: {reference}; grey: all others"
+        note = f"mark: mean; bar: lowest to highest; black: {reference}; grey: all others"
         figure = _small_charts([heading for heading, _ in panels], title, note, x_label, y_label)
         for axes, (_, members) in zip(figure.axes, panels, strict=True):
             _points_panel(axes, members, points, reference)
@@ -263,16 +264,25 @@ def _points_panel(axes: Axes, members: Sequence[CostPoint], points: Sequence[Cos
     for point, colour in _with_reference(members, points, reference):
         marker = "D" if colour == "black" else _style(members.index(point))[1]
         style: dict[str, Any] = {"color": colour, "markersize": 6, "elinewidth": 1, "zorder": 3}
-        axes.errorbar(point.cost, point.quality, point.spread, fmt=marker, **style)
-    lowest = min(point.quality - point.spread for point in points)
-    highest = max(point.quality + point.spread for point in points)
-    room = 0.08 * (_height(highest) - _height(lowest)) or 0.1
-    low, high = _quality(_height(lowest) - room), _quality(_height(highest) + room)
-    axes.set_ylim(low, high)
-    marks = [mark for mark in _QUALITIES if low <= mark <= high]
+        bar = [[point.quality - point.lowest], [point.highest - point.quality]]
+        axes.errorbar(point.cost, point.quality, bar, fmt=marker, **style)
+    low, high = _height(min(point.lowest for point in points)), _height(max(point.highest for point in points))
+    room = 0.08 * (high - low) or 0.1
+    axes.set_ylim(_quality(low - room), _quality(high + room))
+    marks = _marks(low - room, high + room)
     axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
     axes.margins(x=0.08)
     axes.xaxis.set_major_formatter("{x:,g}")
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """Qualities to write on an axis between two heights, from above, none so near the last that their names touch."""
+    marks: list[float] = []
+    for mark in sorted(_QUALITIES, reverse=True):
+        apart = not marks or _height(marks[-1]) - _height(mark) > 0.06 * (high - low)
+        if low <= _height(mark) <= high and apart:
+            marks.append(mark)
+    return marks
 
 
 def _height(quality: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from visionattn.analysis.bench.families import families
@@ -27,8 +27,8 @@ _CHARTS = (
     ("forward", "forward_macs", "multiplications"),
 )
 
-Accuracy = Mapping[str, tuple[float, float]]
-"""Mean and spread of the seeds by mechanism, in percent."""
+Accuracy = Mapping[str, tuple[float, float, float]]
+"""Mean, lowest and highest of the seeds by mechanism, in percent."""
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -59,8 +59,7 @@ def read_accuracy(path: Path) -> dict[str, Accuracy]:
     if not scores:
         raise ValueError(f'{path} has no accuracies; expected {{"cells": {{"task | AFTFull | 0": {{"mIoU": 90.0}}}}}}')
     return {
-        task: {name: (mean(of), stdev(of) if len(of) > 1 else 0.0) for name, of in by_name.items()}
-        for task, by_name in scores.items()
+        task: {name: (mean(of), min(of), max(of)) for name, of in by_name.items()} for task, by_name in scores.items()
     }
 
 
