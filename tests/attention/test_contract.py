@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Iterator
 
@@ -68,10 +69,18 @@ def main_grid(name: str) -> tuple[int, ...]:
     return ODD_GRIDS[2 if 2 in dims else dims[0]]
 
 
+def of_axes(name: str, axes: int) -> dict[str, tuple[int, ...]]:
+    """Windows and shifts for a grid that has not the two axes of their defaults."""
+    small = {"window": (4, 3, 2)[:axes], "shift": (2, 1, 0)[:axes]}
+    parameters = inspect.signature(attention_class(name).__init__).parameters
+    return {option: small[option] for option in parameters if isinstance(parameters[option].default, tuple)}
+
+
 def make(name: str, grid: tuple[int, ...], seed: int = 0, **options: object) -> TokenMixer:
     """The mechanism in float64, every parameter a seeded random number: zero-initialised layers hide no error."""
     torch.manual_seed(seed)
-    mixer = build_attention({"type": name, **SMALL.get(name, {}), **options}, DIM, grid).double().eval()
+    small = {**SMALL.get(name, {}), **options, **(of_axes(name, len(grid)) if len(grid) != 2 else {})}
+    mixer = build_attention({"type": name, **small}, DIM, grid).double().eval()
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.copy_(torch.randn_like(parameter) / math.sqrt(parameter.shape[-1]))

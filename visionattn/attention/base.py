@@ -58,7 +58,7 @@ class TokenMixer(nn.Module):
 
     claims: ClassVar[Claims]
     grid_dims: tuple[int, ...] = (1, 2, 3)
-    """Numbers of dimensions that the grid may have."""
+    """Numbers of dimensions that the grid may have: of the class with any options, of an instance with its own."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -42,7 +42,6 @@ class LocalGlobalLinearAttention(QKVAttention):
         convex=True,
         softmax_limit={"local_heads": 4, "window": (5, 7)},
     )
-    grid_dims = (2,)  # of the default window; an instance takes grids of its own window's number of axes
 
     def __init__(
         self,

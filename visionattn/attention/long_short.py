@@ -51,9 +51,6 @@ class LongShortAttention(TokenMixer):
     """
 
     claims = Claims(paper="Zhu et al., NeurIPS 2021, arXiv 2107.02192", cost="N")
-    grid_dims: tuple[int, ...] = (2,)
-    """Of the default window; an instance takes grids of its own window's number of axes."""
-
     offset_index: Tensor | None
     relative_position_bias_table: nn.Parameter | None
 

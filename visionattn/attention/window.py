@@ -66,7 +66,6 @@ class WindowAttention(QKVAttention, ResidualMixer):
         convex=True,
         softmax_limit={"window": (5, 7), "relative_position_bias": False},
     )
-    grid_dims = (2,)  # of the default window; an instance takes grids of its own window's number of axes
 
     relative_position_index: Tensor
     relative_position_bias_table: nn.Parameter | None

@@ -118,7 +118,7 @@ class BreaksOnLargeMaps(TokenMixer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        if x.shape[1] > 20 and x.device.type == "cpu":
+        if x.shape[1] > 31 and x.device.type == "cpu":
             raise RuntimeError("out of memory:\n  asked for too much")
         return self.proj(x)
 

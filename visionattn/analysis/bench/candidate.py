@@ -49,10 +49,11 @@ class Candidate:
     answer: Callable[[Tensor], Tensor]
 
 
-def options_of(name: str, sizes: Sizes, *, causal: bool = False) -> dict[str, object]:
+def options_of(name: str, sizes: Sizes, axes: int = 2, *, causal: bool = False) -> dict[str, object]:
     """The options that a mechanism is built with; all others stay at its own defaults, the published form.
 
     Args:
+        axes: of the map; a default window or shift of other axes becomes one as wide on all of them.
         causal: for the causal pattern, where the mechanism has an option of this name.
     """
     parameters = inspect.signature(attention_class(name).__init__).parameters
@@ -60,6 +61,9 @@ def options_of(name: str, sizes: Sizes, *, causal: bool = False) -> dict[str, ob
     heads = parameters.get("num_heads")
     if heads is not None and heads.default != 1:
         options["num_heads"] = sizes.heads
+    for option, parameter in parameters.items():
+        if isinstance(parameter.default, tuple) and len(parameter.default) != axes:
+            options[option] = (parameter.default[0],) * axes
     if causal and "causal" in parameters:
         options["causal"] = True
     return options
@@ -73,7 +77,7 @@ def candidate(
     Raises:
         ValueError: it cannot be built with these sizes; the message names it.
     """
-    options = options_of(name, sizes, causal=pattern == "causal-self")
+    options = options_of(name, sizes, len(grid), causal=pattern == "causal-self")
     mixer = _built(name, options, grid, sizes, torch.device(device), seed)
     if len(grid) not in mixer.grid_dims:
         return None

@@ -175,7 +175,7 @@ def _ignores_later(case: Candidate, grid: Grid, sizes: Sizes) -> bool:
 
 def _mixer(name: str, grid: Grid, sizes: Sizes, **options: object) -> TokenMixer:
     torch.manual_seed(0)
-    cfg = {"type": name, **options_of(name, sizes), **options}
+    cfg = {"type": name, **options_of(name, sizes, len(grid)), **options}
     return _randomised(build_attention(cfg, sizes.dim, grid))
 
 
