@@ -167,7 +167,6 @@ class QKVAttention(TokenMixer):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
         self.num_heads = num_heads
         self.key_dim = dim if key_dim is None else key_dim
         self.value_dim = dim if value_dim is None else value_dim

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, TokenMixer, check_probabilities, check_whole
+from visionattn.attention.base import Claims, TokenMixer, check_probabilities
 from visionattn.ops.channel_attention import channel_attention
 from visionattn.ops.pooled_keys import pooled_maps
 from visionattn.registry import ATTENTION
@@ -45,7 +45,6 @@ class ChannelAttention(TokenMixer):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(pool=pool, key_dim=key_dim)
         for name, number in (("pool", pool), ("key_dim", key_dim)):
             if number < 1:
                 raise ValueError(f"{name}={number} must be 1 or more")

@@ -20,7 +20,6 @@ from visionattn.attention.base import (
     check_no_context_mask,
     check_probabilities,
     check_same_batch,
-    check_whole,
     split_heads,
 )
 from visionattn.ops.precision import at_least_float32, without_autocast
@@ -38,7 +37,6 @@ class RawValueAttention(ContextMixer):
         self, dim: int, grid: Sequence[int] | None, *, num_heads: int, proj_drop: float, projections: int, bias: bool
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(num_heads=num_heads)
         check_heads(num_heads, dim, "dim")
         check_probabilities(proj_drop=proj_drop)
         self.num_heads = num_heads

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, TokenMixer, check_probabilities, check_whole
+from visionattn.attention.base import Claims, TokenMixer, check_probabilities
 from visionattn.ops.spatial_gating import resized_gate, spatial_gate
 from visionattn.registry import ATTENTION
 from visionattn.typing import Tokens
@@ -48,7 +48,6 @@ class GMLP(TokenMixer):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(hidden_dim=hidden_dim, num_heads=num_heads, attention_dim=attention_dim)
         hidden_dim = 4 * dim if hidden_dim is None else hidden_dim
         if self.grid is None:
             raise ValueError("GMLP learns a weight for every pair of positions: give it a grid, such as grid=(32, 32)")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, ContextQKVAttention, check_whole
+from visionattn.attention.base import Claims, ContextQKVAttention
 from visionattn.ops.pooled_keys import pooled_tokens
 from visionattn.ops.token_mixing import resized_on_grid
 from visionattn.registry import ATTENTION
@@ -64,7 +64,6 @@ class Linformer(ContextQKVAttention):
             qkv_bias=qkv_bias,
             proj_drop=proj_drop,
         )
-        check_whole(rank=rank)
         if self.grid is None:
             raise ValueError("Linformer learns a weight for every position: give it a grid, such as grid=(32, 32)")
         if rank < 1:
@@ -146,7 +145,6 @@ class LinformerPool(ContextQKVAttention):
             qkv_bias=qkv_bias,
             proj_drop=proj_drop,
         )
-        check_whole(pool=pool)
         if pool < 1:
             raise ValueError(f"pool={pool} must be 1 or more")
         self.pool = pool

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import Claims, QKVAttention, check_extents, check_whole
+from visionattn.attention.base import Claims, QKVAttention, check_extents
 from visionattn.ops.block_attention import block_attention
 from visionattn.ops.efficient_attention import efficient_attention
 from visionattn.ops.neighborhood import tile_blocks
@@ -67,7 +67,6 @@ class LocalGlobalLinearAttention(QKVAttention):
             attn_drop=attn_drop,
             proj_drop=proj_drop,
         )
-        check_whole(local_heads=local_heads)
         self.local_heads = num_heads // 2 if local_heads is None else local_heads
         if not 0 <= self.local_heads <= num_heads:
             raise ValueError(f"local_heads={local_heads} must be from 0 to num_heads={num_heads}")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, TokenMixer, check_probabilities, check_whole
+from visionattn.attention.base import Claims, TokenMixer, check_probabilities
 from visionattn.ops.laplace_attention import laplace_attention
 from visionattn.ops.moving_average import ema_kernel, moving_average
 from visionattn.ops.precision import at_least_float32, without_autocast
@@ -99,7 +99,6 @@ class GatedAveraging(TokenMixer):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(key_dim=key_dim, value_dim=value_dim, averages=averages, chunk=chunk)
         value_dim = 2 * dim if value_dim is None else value_dim
         name = type(self).__name__
         for option, number in (("key_dim", key_dim), ("value_dim", value_dim), ("averages", averages)):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, ContextMixer, check_no_context_mask, check_same_batch, check_whole
+from visionattn.attention.base import Claims, ContextMixer, check_no_context_mask, check_same_batch
 from visionattn.attention.token_norm import normalized
 from visionattn.ops.non_local import (
     concatenation_attention,
@@ -53,7 +53,6 @@ class NonLocalMixer(ContextMixer):
         norm: bool = False,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(reduction=reduction)
         if reduction < 1:
             raise ValueError(f"reduction={reduction} must be 1 or more; the inner width is dim // reduction")
         self.inner_dim = max(dim // reduction, 1)

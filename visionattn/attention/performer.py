@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import Claims, ContextQKVAttention, check_whole
+from visionattn.attention.base import Claims, ContextQKVAttention
 from visionattn.ops.feature_attention import (
     favor_attention,
     feature_attention,
@@ -64,7 +64,6 @@ class Performer(ContextQKVAttention):
             qkv_bias=qkv_bias,
             proj_drop=proj_drop,
         )
-        check_whole(num_features=num_features, redraw_interval=redraw_interval)
         self.head_dim = self.key_dim // num_heads
         self.num_features = (
             max(1, int(self.head_dim * math.log(self.head_dim))) if num_features is None else num_features

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, QKVAttention, check_whole
+from visionattn.attention.base import Claims, QKVAttention
 from visionattn.ops.local_recurrence import GRU, LSTM, RNN, Cell, Recurrence, local_recurrence
 from visionattn.registry import ATTENTION
 from visionattn.typing import Grid, Tokens
@@ -88,7 +88,6 @@ class RTransformer(QKVAttention):
             attn_drop=attn_drop,
             proj_drop=proj_drop,
         )
-        check_whole(window=window)
         if window < 1:
             raise ValueError(f"window={window} must be 1 or more; with 1 a network reads its own position alone")
         axes = 2 if self.grid is None else len(self.grid)

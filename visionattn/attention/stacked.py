@@ -17,7 +17,6 @@ from visionattn.attention.base import (
     check_no_context_mask,
     check_probabilities,
     check_same_batch,
-    check_whole,
 )
 from visionattn.ops.additive_attention import additive_attention, mean_token
 from visionattn.registry import ATTENTION
@@ -62,7 +61,6 @@ class StackedAttention(ContextMixer):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(hops=hops, hidden_dim=hidden_dim)
         hidden_dim = dim if hidden_dim is None else hidden_dim
         for name, number in (("hops", hops), ("hidden_dim", hidden_dim)):
             if number < 1:

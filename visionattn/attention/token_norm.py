@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import check_whole
 from visionattn.ops.precision import at_least_float32, without_autocast
 
 
@@ -44,7 +43,6 @@ def token_norm(width: int, groups: int | None, frozen: bool) -> nn.Module:
     """
     if groups is None:
         return FrozenBatchNorm(width) if frozen else nn.BatchNorm1d(width)
-    check_whole(norm_groups=groups)
     if frozen:
         raise ValueError(f"frozen_norm freezes a batch norm, but norm_groups={groups} asks for a group norm; drop one")
     if groups < 1 or width % groups:
