@@ -24,8 +24,8 @@ def table() -> str:
     for row in listed_mechanisms():
         grids = ", ".join(f"{dims}-D" for dims in row.grids)
         cost = row.cost.replace("^2", "²")
-        cross, causal = ("yes" if can else "" for can in (row.cross, row.causal))
-        lines.append(f"| `{row.name}` | {cost} | {cross} | {causal} | {grids} | {row.paper} |")
+        causal = "yes" if row.causal else ""
+        lines.append(f"| `{row.name}` | {cost} | {row.cross} | {causal} | {grids} | {row.paper} |")
     return "\n".join(lines)
 
 

@@ -97,6 +97,16 @@ def test_cross_equals_loops(form: type[GatedGathering]) -> None:
     check(mixer, x=tensor(2, 2, 3, DIM), context=tensor(2, 2, 3, DIM, seed=1), context_mask=random_mask(2, 2, 3))
 
 
+@pytest.mark.parametrize("grid", [(5,), (3, 4), (2, 2, 3)], ids=str)
+@every_form
+def test_another_map_of_the_same_grid_equals_loops(
+    form: type[GatedGathering], options: dict[str, Any], grid: tuple[int, ...]
+) -> None:
+    mixer, maps = randomised(form(DIM, grid, **options)), [tensor(2, *grid, DIM, seed=seed) for seed in (0, 1)]
+    check(mixer, x=maps[0], context=maps[1])
+    check(mixer, x=maps[0], context=maps[1], context_mask=random_mask(2, *grid))
+
+
 def test_the_convolutional_form_starts_as_the_simple_one() -> None:
     conv = AFTConv(DIM, num_heads=2, kernel_size=3, key_per_head=False).double()
     simple = AFTSimple(DIM).double()

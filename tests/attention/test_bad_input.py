@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import ContextMixer, TokenMixer
+from visionattn.attention.base import ContextMixer, SameGridMixer, TokenMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
 from visionattn.blocks import AttentionPlugin
 from visionattn.blocks.cross_view import CrossViewBlock
@@ -70,12 +70,17 @@ def test_without_a_grid_it_says_so_or_needs_none(name: str) -> None:
 def test_a_context_is_looked_at_or_refused(name: str) -> None:
     mixer, x, other = made(name), random_map(*GRID), random_map(3, 5, seed=1)
     if is_context(name):
+        if issubclass(attention_class(name), SameGridMixer):
+            with pytest.raises(ValueError, match=rf"{name} .*x has \(4, 6\), the context \(3, 5\); resize"):
+                mixer(x, other)
+            other = random_map(*GRID, seed=1)
         assert not torch.equal(mixer(x, other), mixer(x))
         with pytest.raises(ValueError, match=r"expects context of shape .*, got \[2, 16\]"):
             mixer(x, other.flatten(1, -2)[:, 0])
         return
-    with pytest.raises(TypeError, match="context"):
+    with pytest.raises(TypeError, match=rf"{name} cannot look at another map: leave out the context, or take"):
         mixer(x, context=other)
+    assert torch.equal(mixer.eval()(x, context=None), mixer(x))
     with pytest.raises(ValueError, match="expects a bool mask"):
         mixer(x, other)  # in the place of a ContextMixer's context stands the mask
     with pytest.raises(TypeError, match=rf"{name} cannot look at another map; between two views, use one of "):

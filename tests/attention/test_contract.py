@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from visionattn.attention.aft import GatedGathering
-from visionattn.attention.base import Claims, ContextMixer, QKVAttention, TokenMixer
+from visionattn.attention.base import Claims, ContextMixer, QKVAttention, SameGridMixer, TokenMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
 from visionattn.attention.channel import ChannelAttention
 from visionattn.attention.fewer_projections import RawValueAttention
@@ -261,15 +262,31 @@ def test_memory_layout_of_the_map_does_not_matter(name: str) -> None:
 
 @every_context_mechanism
 def test_context_may_be_another_map(name: str) -> None:
+    same_grid = issubclass(attention_class(name), SameGridMixer)
     for grid in grids(name):
         mixer, x = make(name, grid), random_map(grid)
         torch.testing.assert_close(mixer(x, x), mixer(x), rtol=1e-12, atol=1e-12)
-        context = random_map(tuple(n + 1 for n in grid), seed=5).requires_grad_()
+        context = random_map(grid if same_grid else tuple(n + 1 for n in grid), seed=5).requires_grad_()
         out = mixer(x, context)
+        assert not torch.allclose(out, mixer(x))
         assert out.shape == x.shape
         out.square().sum().backward()
         assert context.grad is not None
         assert context.grad.abs().max() > 0
+
+
+@every_context_mechanism
+def test_a_context_on_another_grid_is_taken_or_named(name: str) -> None:
+    for grid in grids(name):
+        mixer, x = make(name, grid), random_map(grid)
+        others = [tuple(n + 1 for n in grid), tuple(reversed(grid)), (*grid[:-1], 1)]
+        for other in (other for other in others if other != grid):
+            if issubclass(attention_class(name), SameGridMixer):
+                both = rf"{name} .*x has {re.escape(str(grid))}, the context {re.escape(str(other))}; resize"
+                with pytest.raises(ValueError, match=both):
+                    mixer(x, random_map(other))
+            else:
+                assert mixer(x, random_map(other)).isfinite().all()
 
 
 @every_context_mechanism

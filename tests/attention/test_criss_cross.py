@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from naive import random_mask, randomised, tensor
-from sparse_pairs import Place, Sees, assert_sees, dense_pairs, seen_pairs
+from sparse_pairs import Place, Sees, assert_sees, assert_sees_context, dense_pairs, seen_pairs
 
 from visionattn.attention.criss_cross import AxialAttention, CrissCrossAttention
 
@@ -40,6 +40,13 @@ def test_axial_equals_loops(grid: Place, axis: int) -> None:
     mixer = randomised(AxialAttention(DIM, num_heads=2, axis=axis, value_dim=6))
     assert_sees(mixer, along(axis), tensor(2, *grid, DIM))
     assert_sees(mixer, along(axis), tensor(2, *grid, DIM), random_mask(2, *grid, seed=1))
+
+
+@pytest.mark.parametrize("grid", [(4, 3), (2, 3, 2)], ids=str)
+def test_another_map_of_the_same_grid_equals_loops(grid: Place) -> None:
+    assert_sees_context(randomised(CrissCrossAttention(DIM, num_heads=2, key_dim=2)), on_a_line, grid)
+    for axis in range(len(grid)):
+        assert_sees_context(randomised(AxialAttention(DIM, num_heads=2, axis=axis, value_dim=6)), along(axis), grid)
 
 
 def test_a_line_without_a_real_key_answers_nothing() -> None:

@@ -74,12 +74,27 @@ def embedding(mixer: LambdaMixer, parameters: Parameters, t: tuple[int, ...], m:
     return table[(slice(None), slice(None), *index)]
 
 
-def naive_mixer(mixer: LambdaMixer, parameters: Parameters, x: Tensor, mask: Tensor | None = None) -> Tensor:
+def naive_mixer(
+    mixer: LambdaMixer,
+    parameters: Parameters,
+    x: Tensor,
+    context: Tensor | None = None,
+    mask: Tensor | None = None,
+    context_mask: Tensor | None = None,
+) -> Tensor:
     """Every query, head, key and position in turn; padded ones are not even read, and answered with 0."""
     grid, depth = tuple(x.shape[1:-1]), mixer.depth
-    places = [[p for p in positions(grid) if mask is None or mask[item][p]] for item in range(len(x))]
-    split = [{p: linear(parameters, "qkv", x[i][p]).split(mixer.widths) for p in ps} for i, ps in enumerate(places)]
-    queries = naive_norm(mixer.norm_q, "norm_q", parameters, [{p: t[0] for p, t in s.items()} for s in split])
+
+    def projected(tokens: Tensor, real: Tensor | None) -> list[dict[Any, tuple[Tensor, ...]]]:
+        places = [[p for p in positions(grid) if real is None or real[item][p]] for item in range(len(x))]
+        return [
+            {p: linear(parameters, "qkv", tokens[i][p]).split(mixer.widths) for p in places[i]} for i in range(len(x))
+        ]
+
+    asking = projected(x, mask)
+    split = asking if context is None else projected(context, context_mask)
+    places = [list(tokens) for tokens in split]
+    queries = naive_norm(mixer.norm_q, "norm_q", parameters, [{p: t[0] for p, t in s.items()} for s in asking])
     values = naive_norm(mixer.norm_v, "norm_v", parameters, [{p: t[2] for p, t in s.items()} for s in split])
     rows = []
     for item in range(len(x)):
@@ -112,8 +127,10 @@ class RealOnly(nn.Module):
         super().__init__()
         self.mixer = mixer
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.mixer(x, mask) * mask[..., None]
+    def forward(
+        self, x: Tensor, mask: Tensor, context: Tensor | None = None, context_mask: Tensor | None = None
+    ) -> Tensor:
+        return self.mixer(x, context, mask, context_mask) * mask[..., None]
 
 
 def check(mixer: LambdaMixer, **inputs: Tensor | None) -> None:
@@ -141,6 +158,23 @@ def test_in_training_padding_enters_no_statistic(form: type[LambdaMixer], option
     mixer = made(form, (3, 3), options).train()
     check(mixer, x=tensor(2, 3, 3, DIM))
     check(mixer, x=tensor(2, 3, 3, DIM), mask=random_mask(2, 3, 3))
+
+
+@every_form
+@pytest.mark.parametrize("grid", [(5,), (3, 4), (2, 1, 3)], ids=str)
+def test_another_map_of_the_same_grid_equals_loops(
+    form: type[LambdaMixer], options: dict[str, Any], grid: tuple[int, ...]
+) -> None:
+    x, context = (tensor(2, *grid, DIM, seed=seed) for seed in (0, 1))
+    check(made(form, grid, options), x=x, context=context)
+    check(made(form, grid, options), x=x, context=context, context_mask=random_mask(2, *grid))
+
+
+@every_form
+def test_in_training_each_map_s_padding_enters_no_statistic(form: type[LambdaMixer], options: dict[str, Any]) -> None:
+    """The norm of queries goes by the map's tokens, that of values by the context's."""
+    masks = {"mask": random_mask(2, 3, 3), "context_mask": random_mask(2, 3, 3, seed=4)}
+    check(made(form, (3, 3), options).train(), x=tensor(2, 3, 3, DIM), context=tensor(2, 3, 3, DIM, seed=1), **masks)
 
 
 def test_a_map_twice_as_fine_says_as_much_as_the_one_it_was_learned_on() -> None:

@@ -23,16 +23,22 @@ Place = tuple[int, ...]
 
 
 def naive_attention(
-    mixer: LocalGlobalLinearAttention, parameters: Parameters, x: Tensor, mask: Tensor | None = None
+    mixer: LocalGlobalLinearAttention,
+    parameters: Parameters,
+    x: Tensor,
+    mask: Tensor | None = None,
+    context: Tensor | None = None,
 ) -> Tensor:
+    """The mask is that of the keys."""
     places, rows = list(positions(tuple(x.shape[1:-1]))), []
     key_width, value_width = mixer.key_dim // mixer.num_heads, mixer.value_dim // mixer.num_heads
     for item in range(len(x)):
         real = [p for p in places if mask is None or bool(mask[item][p])]
-        projected = {p: linear(parameters, "qkv", x[item][p]) for p in places}
+        projected = {p: linear(parameters, "qkv", (x if context is None else context)[item][p]) for p in places}
+        asking = {p: linear(parameters, "qkv", x[item][p]) for p in places}
         merged: dict[Place, list[Tensor]] = {p: [] for p in places}
         for head in range(mixer.num_heads):
-            q = {p: token[head * key_width : (head + 1) * key_width] for p, token in projected.items()}
+            q = {p: token[head * key_width : (head + 1) * key_width] for p, token in asking.items()}
             first = mixer.key_dim + head * key_width
             k = {p: token[first : first + key_width] for p, token in projected.items()}
             first = 2 * mixer.key_dim + head * value_width
@@ -77,12 +83,24 @@ def test_equals_loops(options: dict[str, Any], grid: Place, window: Place) -> No
     assert_equals_naive(mixer, naive, {"x": tensor(2, *grid, DIM), "mask": random_mask(2, *grid)})
 
 
+@pytest.mark.parametrize(("grid", "window"), [((9,), (2,)), ((4, 3), (1, 2)), ((1, 4, 2), (1, 1, 3))], ids=str)
+def test_another_map_of_the_same_grid_equals_loops(grid: Place, window: Place) -> None:
+    mixer = randomised(LocalGlobalLinearAttention(DIM, grid, window=window, num_heads=2, value_dim=6))
+
+    def naive(parameters: Parameters, x: Tensor, context: Tensor, context_mask: Tensor | None = None) -> Tensor:
+        return naive_attention(mixer, parameters, x, context_mask, context)
+
+    maps = {"x": tensor(2, *grid, DIM), "context": tensor(2, *grid, DIM, seed=1)}
+    assert_equals_naive(mixer, naive, maps)
+    assert_equals_naive(mixer, naive, {**maps, "context_mask": random_mask(2, *grid)})
+
+
 def test_without_local_heads_it_is_efficient_attention() -> None:
     mixer = LocalGlobalLinearAttention(DIM, num_heads=4, local_heads=0, window=(2, 2)).double()
     other = EfficientAttention(DIM, num_heads=4).double()
     other.load_state_dict(mixer.state_dict())
     x, mask = tensor(2, 5, 3, DIM), random_mask(2, 5, 3)
-    torch.testing.assert_close(mixer(x, mask), other(x, mask=mask), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mixer(x, mask=mask), other(x, mask=mask), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", golden("attention", "lat", lambda row: not row["kwargs"].get("causal", False)))
@@ -101,7 +119,7 @@ def test_golden(case: Golden) -> None:
     }
     widths = {"num_heads": heads, "key_dim": heads * width, "value_dim": heads * width, "qkv_bias": False}
     mixer: QKVAttention
-    if "context" in inputs:  # a local head sees no other map, there and here
+    if "context" in inputs:  # of another length: a local head sees none such, there and here
         mixer = EfficientAttention(dim, **widths)
     else:
         mixer = LocalGlobalLinearAttention(dim, local_heads=local, window=(window,), **widths)
@@ -146,5 +164,5 @@ def test_errors_say_the_way_out() -> None:
         LocalGlobalLinearAttention(DIM, num_heads=2, window=(0, 7))
     with pytest.raises(ValueError, match=r"window=\(7, 7\) has 2 entries, the grid \(9,\) has 1 axes"):
         LocalGlobalLinearAttention(DIM, (9,), num_heads=2)
-    with pytest.raises(TypeError, match="'context'"):
-        LocalGlobalLinearAttention(DIM, num_heads=2)(torch.zeros(1, 2, 2, DIM), context=torch.zeros(1, 2, 2, DIM))
+    with pytest.raises(ValueError, match=r"x has \(2, 2\), the context \(2, 3\); resize one of them, or take a"):
+        LocalGlobalLinearAttention(DIM, num_heads=2)(torch.zeros(1, 2, 2, DIM), context=torch.zeros(1, 2, 3, DIM))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from naive import random_mask, randomised, tensor
-from sparse_pairs import Place, Sees, assert_sees, dense_pairs, seen_pairs
+from sparse_pairs import Place, Sees, assert_sees, assert_sees_context, dense_pairs, seen_pairs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from visionattn.attention.neighborhood import BlockwiseAttention, LocalAttention, NeighborhoodAttention
@@ -69,6 +69,14 @@ def test_local_equals_loops(numbers: tuple[int, int, float], grid: Place) -> Non
     mixer = randomised(LocalAttention(DIM, num_heads=2, radius=radius, dilation=dilation, norm=norm, value_dim=6))
     assert_sees(mixer, cut_off(*numbers), tensor(2, *grid, DIM))
     assert_sees(mixer, cut_off(*numbers), tensor(2, *grid, DIM), random_mask(2, *grid, seed=1))
+
+
+@pytest.mark.parametrize("grid", [(7,), (5, 4), (2, 3, 2)], ids=str)
+def test_another_map_of_the_same_grid_equals_loops(grid: Place) -> None:
+    mixer = randomised(NeighborhoodAttention(DIM, num_heads=2, kernel=3, dilation=1 + len(grid) % 2, value_dim=6))
+    assert_sees_context(mixer, moved_inwards(3, 1 + len(grid) % 2), grid)
+    mixer = randomised(LocalAttention(DIM, num_heads=2, radius=2, norm=1.0, key_dim=2, qkv_bias=False))
+    assert_sees_context(mixer, cut_off(2, 1, 1.0), grid)
 
 
 @pytest.mark.parametrize("order", [1, 3, 4, 20])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from naive import random_mask, randomised, tensor
-from sparse_pairs import Place, Sees, assert_sees, dense_pairs, seen_pairs
+from sparse_pairs import Place, Sees, assert_sees, assert_sees_context, dense_pairs, seen_pairs
 
 from visionattn.attention.sparse import FixedSparseAttention, StridedSparseAttention
 
@@ -61,6 +61,16 @@ def test_fixed_equals_loops(options: dict[str, Any], grid: Place) -> None:
     mixer = randomised(FixedSparseAttention(DIM, num_heads=2, value_dim=6, **options))
     assert_sees(mixer, fixed(**options), tensor(2, *grid, DIM))
     assert_sees(mixer, fixed(**options), tensor(2, *grid, DIM), random_mask(2, *grid, seed=1))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("grid", [(7,), (4, 3), (2, 3, 2)], ids=str)
+def test_another_map_of_the_same_grid_equals_loops(grid: Place, causal: bool) -> None:
+    """Up to the query's own place on it, where they are causal."""
+    strides = randomised(StridedSparseAttention(DIM, num_heads=2, stride=3, causal=causal, key_dim=2))
+    assert_sees_context(strides, strided(3, causal), grid)
+    blocks = randomised(FixedSparseAttention(DIM, num_heads=2, stride=3, summary=2, causal=causal, value_dim=6))
+    assert_sees_context(blocks, fixed(3, 2, causal), grid)
 
 
 def test_every_token_reaches_every_other_in_two_steps() -> None:

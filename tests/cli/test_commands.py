@@ -260,6 +260,7 @@ def test_the_attention_list_has_every_mechanism(capsys: pytest.CaptureFixture[st
     columns = {heading: rows["mechanism"].index(heading) for heading in ("cross", "causal")}
     for name, can in (("FixedSparseAttention", {"causal"}), ("LinformerPool", {"cross"}), ("GMLP", set())):
         assert {heading for heading, at in columns.items() if rows[name][at:].startswith("yes")} == can
+    assert rows["FixedSparseAttention"][columns["cross"] :].startswith("same grid")
     assert "WACV 2021" in rows["EfficientAttention"]
 
 

@@ -5,7 +5,8 @@ Compared with: rish-16/aft-pytorch@9a896966 (MIT), golden vectors `aft_*`; idiap
 Differs: the largest key is taken off before the exponential (the references overflow at 88); pairwise biases are
 factors on the grid, resized at other resolutions. Faults not taken over: rish-16's local form makes a new parameter in
 every forward pass, idiap's full form multiplies by w instead of adding it and its causal simple form never renormalises
-earlier keys; no public convolutional form is right.
+earlier keys; no public convolutional form is right. The local and the convolutional form may gather from another map of
+the same grid, by the same equation.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from torch.nn import functional as F
 from visionattn.attention.base import (
     Claims,
     ContextMixer,
+    SameGridMixer,
     TokenMixer,
     check_heads,
     check_no_context_mask,
     check_probabilities,
-    check_same_batch,
     check_whole,
+    refuse_loose_queries,
 )
 from visionattn.ops.aft import aft_conv, aft_full, aft_local, aft_simple
 from visionattn.ops.precision import at_least_float32, without_autocast
@@ -36,7 +38,7 @@ from visionattn.typing import Tokens
 _PAPER = "Zhai et al., 2021, arXiv 2105.14103"
 
 
-class GatedGathering(TokenMixer):
+class GatedGathering(ContextMixer):
     """proj(sigmoid(q) * gathered): what the four forms share.
 
     Args:
@@ -69,21 +71,6 @@ class GatedGathering(TokenMixer):
     def gather(self, k: Tensor, v: Tensor, grid: Sequence[int], mask: Tensor | None) -> Tensor:
         """What queries on the grid gather, [B, *grid or ones, D], of maps k and v, in float32 at least."""
 
-    def _mixed(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        q_width, k_width, _ = self.widths
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(x, weight[:q_width], None if bias is None else bias[:q_width])
-        kv = F.linear(source, weight[q_width:], None if bias is None else bias[q_width:])
-        with without_autocast(x.device):
-            k, v = at_least_float32(kv[..., :k_width]), at_least_float32(kv[..., k_width:])
-            gathered = self.gather(k, v, x.shape[1:-1], mask)
-            gated = (at_least_float32(q).sigmoid() * gathered).to(kv.dtype)
-        return self.proj_drop(self.proj(gated))
-
-
-class GatheringContext(GatedGathering, ContextMixer):
-    """Those that may gather from another map."""
-
     def forward(  # type: ignore[override]  # positional order: the context comes before the masks
         self,
         x: Tokens,
@@ -95,13 +82,26 @@ class GatheringContext(GatedGathering, ContextMixer):
         if context is None:
             check_no_context_mask(self, context_mask)
             return self._mixed(x, x, mask)
-        self.check_map(context, context_mask, name="context")
-        check_same_batch(self, x, context)
+        self.check_context(x, context, context_mask)
         return self._mixed(x, context, context_mask)
+
+    def _mixed(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        q_width, k_width, _ = self.widths
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(x, weight[:q_width], None if bias is None else bias[:q_width])
+        kv = F.linear(source, weight[q_width:], None if bias is None else bias[q_width:])
+        with without_autocast(x.device):
+            k, v = at_least_float32(kv[..., :k_width]), at_least_float32(kv[..., k_width:])
+            gated = self.attend(q, k, v, mask).to(kv.dtype)
+        return self.proj_drop(self.proj(gated))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """sigmoid(q) * what the queries gather, [B, *grid, D] of maps q, k and v; mask that of the keys."""
+        return at_least_float32(q).sigmoid() * self.gather(k, v, q.shape[1:-1], mask)
 
 
 @ATTENTION.register_module()
-class AFTSimple(GatheringContext):
+class AFTSimple(GatedGathering):
     """One gathered vector for all queries, softmax over positions of K by channel; the queries gate it."""
 
     claims = Claims(paper=_PAPER, cost="N", permutation_equivariant=True, causal=True)
@@ -123,7 +123,7 @@ class AFTSimple(GatheringContext):
 
 
 @ATTENTION.register_module()
-class AFTFull(GatheringContext):
+class AFTFull(GatedGathering):
     """A bias for every pair of positions, the product of two factors learned on `grid`.
 
     Args:
@@ -150,6 +150,9 @@ class AFTFull(GatheringContext):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
+    def check_loose_queries(self) -> None:
+        refuse_loose_queries(self)
+
     def gather(self, k: Tensor, v: Tensor, grid: Sequence[int], mask: Tensor | None) -> Tensor:
         rows, columns = _resized(self.row_bias, grid, k), _resized(self.column_bias, k.shape[1:-1], k)
         bias = rows.flatten(1).mT @ columns.flatten(1)
@@ -158,7 +161,7 @@ class AFTFull(GatheringContext):
 
 
 @ATTENTION.register_module()
-class AFTLocal(GatedGathering):
+class AFTLocal(GatedGathering, SameGridMixer):
     """As AFTFull with the bias kept where the Chebyshev distance is below `window`; all positions are gathered.
 
     Args:
@@ -191,16 +194,12 @@ class AFTLocal(GatedGathering):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
-        self.check_map(x, mask)
-        return self._mixed(x, x, mask)
-
     def gather(self, k: Tensor, v: Tensor, grid: Sequence[int], mask: Tensor | None) -> Tensor:
         return aft_local(k, v, _resized(self.row_bias, grid, k), _resized(self.column_bias, grid, k), self.window, mask)
 
 
 @ATTENTION.register_module()
-class AFTConv(GatedGathering):
+class AFTConv(GatedGathering, SameGridMixer):
     """The bias a kernel over relative positions, one for each head; all positions are gathered.
 
     Args:
@@ -247,10 +246,6 @@ class AFTConv(GatedGathering):
 
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
-
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
-        self.check_map(x, mask)
-        return self._mixed(x, x, mask)
 
     def gather(self, k: Tensor, v: Tensor, grid: Sequence[int], mask: Tensor | None) -> Tensor:
         return aft_conv(k, v, self.bias().to(k.dtype), mask)

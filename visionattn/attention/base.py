@@ -80,6 +80,7 @@ class TokenMixer(nn.Module):
         Args:
             x: [B, *grid, C], the grid of one to three dimensions (those in `grid_dims`).
             mask: [B, *grid] bool, True where a token is real; None if all are.
+        Those that look at x alone have one more argument, `context`, to refuse one with a TypeError that says so.
         """
 
     def check_map(self, x: Tensor, mask: Tensor | None, name: str = "x") -> None:
@@ -139,6 +140,34 @@ class ContextMixer(TokenMixer):
             context_mask: [B, *context_grid] bool, True where a token of the context is real.
         """
 
+    def check_context(self, x: Tensor, context: Tensor, context_mask: Tensor | None) -> None:
+        """Raises ValueError unless the context is a map that this mechanism can look at from x, and the mask fits."""
+        self.check_map(context, context_mask, name="context")
+        if len(x) != len(context):
+            raise ValueError(
+                f"{type(self).__name__} expects a context with the batch size of x: {len(x)}, got {len(context)}"
+            )
+
+    def check_loose_queries(self) -> None:
+        """Raises ValueError if this mechanism goes by where its queries lie; the keys of all may lie somewhere."""
+
+
+class SameGridMixer(ContextMixer):
+    """A mixer whose queries may look at another map of the same grid: what each sees goes by its place on it."""
+
+    def check_context(self, x: Tensor, context: Tensor, context_mask: Tensor | None) -> None:
+        super().check_context(x, context, context_mask)
+        grid, other = tuple(x.shape[1:-1]), tuple(context.shape[1:-1])
+        if grid != other:
+            raise ValueError(
+                f"{type(self).__name__} looks from each place of x at the same place of the context, so both need one "
+                f"grid: x has {grid}, the context {other}; resize one of them, or take a mechanism that looks at maps "
+                "of any grid, such as SoftmaxAttention"
+            )
+
+    def check_loose_queries(self) -> None:
+        refuse_loose_queries(self)
+
 
 class QKVAttention(TokenMixer):
     """Multi-head attention with timm's parameter names: `qkv` and `proj` around the hook `attend`.
@@ -194,7 +223,8 @@ class QKVAttention(TokenMixer):
             [B, heads, N, E].
         """
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Tensor | None = None, *, context: None = None) -> Tokens:
+        check_no_context(self, context)
         self.check_map(x, mask)
         return self._attend_map(x, None, mask)
 
@@ -249,8 +279,7 @@ class ContextQKVAttention(QKVAttention, ContextMixer):
         if context is None:
             check_no_context_mask(self, context_mask)
             return self._attend_map(x, None, mask)
-        self.check_map(context, context_mask, name="context")
-        check_same_batch(self, x, context)
+        self.check_context(x, context, context_mask)
         return self._attend_map(x, context, context_mask)
 
 
@@ -312,9 +341,18 @@ def check_no_context_mask(mixer: TokenMixer, context_mask: Tensor | None) -> Non
         raise ValueError(f"{type(mixer).__name__} got a context_mask without a context; pass mask= for x itself")
 
 
-def check_same_batch(mixer: TokenMixer, x: Tensor, context: Tensor) -> None:
-    """Raises ValueError unless x and the context have one batch size."""
-    if len(x) != len(context):
-        raise ValueError(
-            f"{type(mixer).__name__} expects a context with the batch size of x: {len(x)}, got {len(context)}"
+def check_no_context(mixer: TokenMixer, context: object) -> None:
+    """Raises TypeError if a context came to a mixer that looks at its own map alone."""
+    if context is not None:
+        raise TypeError(
+            f"{type(mixer).__name__} cannot look at another map: leave out the context, or take a mechanism that can, "
+            "such as SoftmaxAttention (`visionattn attention list` names them)"
         )
+
+
+def refuse_loose_queries(mixer: TokenMixer) -> NoReturn:
+    """Raises the ValueError of `ContextMixer.check_loose_queries`."""
+    raise ValueError(
+        f"{type(mixer).__name__} goes by where queries lie on the map, and learned queries lie nowhere on it; take one "
+        "that does not, such as SoftmaxAttention"
+    )

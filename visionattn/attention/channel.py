@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, TokenMixer, check_probabilities
+from visionattn.attention.base import Claims, TokenMixer, check_no_context, check_probabilities
 from visionattn.ops.channel_attention import channel_attention
 from visionattn.ops.pooled_keys import pooled_maps
 from visionattn.registry import ATTENTION
@@ -58,7 +58,8 @@ class ChannelAttention(TokenMixer):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Tensor | None = None, *, context: None = None) -> Tokens:
+        check_no_context(self, context)
         self.check_map(x, mask)
         pooled, _ = pooled_maps(x.movedim(-1, 1), self.cells, mask)
         channels = pooled.flatten(2)  # [B, C, cells]

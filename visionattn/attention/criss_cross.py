@@ -4,7 +4,7 @@ Compared with: the definitions in loops; golden vectors `derived_sparse_axial_8x
 facebookresearch/xformers@ca6d2aa0 (BSD-3-Clause) `axial_2d_pattern`.
 Differs: logits are divided by sqrt(d) and heads may be several, in CCNet one head without a scale; CCNet's residual and
 its learned factor are the block's; its recurrence is two such blocks; an axial layer has no position embedding of its
-own. Tokens can be masked, and a query that sees no real key answers 0.
+own. Tokens can be masked, and a query that sees no real key answers 0; the keys may be another map's, of the same grid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import Claims, QKVAttention, check_whole
+from visionattn.attention.base import Claims, ContextQKVAttention, SameGridMixer, check_whole
 from visionattn.attention.neighborhood import BlockwiseAttention
 from visionattn.ops.axial import axial_attention, crossing_lines
 from visionattn.ops.block_attention import Blocks
@@ -57,7 +57,7 @@ class CrissCrossAttention(BlockwiseAttention):
 
 
 @ATTENTION.register_module()
-class AxialAttention(QKVAttention):
+class AxialAttention(ContextQKVAttention, SameGridMixer):
     """Each query sees the line of the map that runs through it along one axis; layers take turns.
 
     Args:

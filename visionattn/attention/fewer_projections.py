@@ -19,7 +19,6 @@ from visionattn.attention.base import (
     check_heads,
     check_no_context_mask,
     check_probabilities,
-    check_same_batch,
     split_heads,
 )
 from visionattn.ops.precision import at_least_float32, without_autocast
@@ -56,8 +55,7 @@ class RawValueAttention(ContextMixer):
             check_no_context_mask(self, context_mask)
             source, key_mask = x, mask
         else:
-            self.check_map(context, context_mask, name="context")
-            check_same_batch(self, x, context)
+            self.check_context(x, context, context_mask)
             source, key_mask = context, context_mask
         weight, bias = self.query_key.weight, self.query_key.bias
         query = F.linear(x, weight[: self.dim], None if bias is None else bias[: self.dim])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, TokenMixer, check_probabilities
+from visionattn.attention.base import Claims, TokenMixer, check_no_context, check_probabilities
 from visionattn.ops.spatial_gating import resized_gate, spatial_gate
 from visionattn.registry import ATTENTION
 from visionattn.typing import Tokens
@@ -74,7 +74,8 @@ class GMLP(TokenMixer):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Tensor | None = None, *, context: None = None) -> Tokens:
+        check_no_context(self, context)
         self.check_map(x, mask)
         tokens, real = x.flatten(1, -2), None if mask is None else mask.flatten(1)
         mixing, bias = resized_gate(self.mixing, self.mixing_bias, x.shape[1:-1])

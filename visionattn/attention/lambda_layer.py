@@ -4,7 +4,8 @@ Compared with: lucidrains/lambda-networks@8116ff36 (MIT) and d-li14/lambda.pytor
 golden vectors `lambda_*`.
 Differs: the position kernel has no bias unless asked for (the references' convolution adds a constant to every lambda,
 which is no embedding of positions); the global table is resized at other resolutions and need not be square; padded
-tokens enter neither the softmax nor the statistics of the norms; one or three dimensions as well.
+tokens enter neither the softmax nor the statistics of the norms; one or three dimensions as well; another map of the
+same grid may make the lambdas.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, TokenMixer, check_heads, check_whole
+from visionattn.attention.base import Claims, SameGridMixer, check_heads, check_no_context_mask, check_whole
 from visionattn.attention.token_norm import normalized, token_norm
 from visionattn.ops.lambdas import (
     apply_lambdas,
@@ -26,13 +28,15 @@ from visionattn.ops.lambdas import (
     resized_offsets,
 )
 from visionattn.registry import ATTENTION
-from visionattn.typing import Tokens
+from visionattn.typing import Grid, Tokens
 
 _PAPER = "Bello, ICLR 2021, arXiv 2102.08602"
 
 
-class LambdaMixer(TokenMixer):
+class LambdaMixer(SameGridMixer):
     """Lambdas made of the whole map and of positions, applied to each query; what the two forms share.
+
+    With a context keys and values are the context's, queries those of x.
 
     Args:
         num_heads: queries of a token that share its lambda; divides dim, and a value is dim / num_heads wide.
@@ -74,19 +78,46 @@ class LambdaMixer(TokenMixer):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+    def forward(  # type: ignore[override]  # positional order: the context comes before the masks
+        self,
+        x: Tokens,
+        context: Tokens | None = None,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tokens:
         self.check_map(x, mask)
-        batch, grid = len(x), x.shape[1:-1]
         real = None if mask is None else mask.flatten(1)
-        q, k, v = self.qkv(x.flatten(1, -2)).split(self.widths, dim=-1)
-        q, v = normalized(self.norm_q, q, real), normalized(self.norm_v, v, real)
-        if real is not None:
-            v = v.masked_fill(~real[..., None], 0.0)
-        k, v = (torch.unflatten(t, -1, (self.depth, -1)).transpose(1, 2) for t in (k, v))  # [B, U, M, K or E]
-        positional = self.position_lambdas(v.reshape(batch, self.depth, *grid, v.shape[-1]))
-        queries = torch.unflatten(q, -1, (self.num_heads, -1)).to(positional.dtype)
-        out = apply_lambdas(queries, content_lambda(k, v, real).to(positional.dtype), positional)
-        return out.reshape(x.shape)
+        if context is None:
+            check_no_context_mask(self, context_mask)
+            key_real = real
+            q, k, v = self.qkv(x.flatten(1, -2)).split(self.widths, dim=-1)
+        else:
+            self.check_context(x, context, context_mask)
+            key_real = None if context_mask is None else context_mask.flatten(1)
+            q = F.linear(x.flatten(1, -2), self.qkv.weight[: self.widths[0]])
+            kv = F.linear(context.flatten(1, -2), self.qkv.weight[self.widths[0] :])
+            k, v = torch.split(kv, self.widths[1:], dim=-1)
+        q, v = normalized(self.norm_q, q, real), normalized(self.norm_v, v, key_real)
+        q = torch.unflatten(q, -1, (self.num_heads, -1))
+        k, v = (torch.unflatten(t, -1, (self.depth, -1)).transpose(1, 2) for t in (k, v))
+        return self.attend(q, k, v, tuple(x.shape[1:-1]), key_real).reshape(x.shape)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid, mask: Tensor | None = None) -> Tensor:
+        """The lambdas of k and v, applied to q.
+
+        Args:
+            q: [B, N, heads, K].
+            k: [B, U, M, K].
+            v: [B, U, M, E].
+            grid: of the queries and of the keys.
+            mask: [B, M] bool, True where a key is real.
+        Returns:
+            [B, N, heads, E].
+        """
+        if mask is not None:
+            v = v.masked_fill(~mask[:, None, :, None], 0.0)
+        positional = self.position_lambdas(v.reshape(*v.shape[:2], *grid, v.shape[-1]))
+        return apply_lambdas(q.to(positional.dtype), content_lambda(k, v, mask).to(positional.dtype), positional)
 
 
 @ATTENTION.register_module()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from visionattn.attention.base import ContextMixer
+from visionattn.attention.base import ContextMixer, SameGridMixer
 from visionattn.attention.build import attention_class, list_attention
 
 
@@ -14,14 +14,14 @@ class Listed:
 
     Attributes:
         cost: growth of its multiplications with the number of tokens.
-        cross: it may look at another map.
+        cross: at which other maps it may look: "yes" at any, "same grid", or "" at none.
         causal: it has a causal form.
         grids: numbers of dimensions that the map may have.
     """
 
     name: str
     cost: str
-    cross: bool
+    cross: str
     causal: bool
     grids: tuple[int, ...]
     paper: str
@@ -33,6 +33,6 @@ def listed_mechanisms() -> list[Listed]:
     for name in list_attention():
         mixer = attention_class(name)
         claims = mixer.claims
-        cross = issubclass(mixer, ContextMixer)
+        cross = "same grid" if issubclass(mixer, SameGridMixer) else "yes" if issubclass(mixer, ContextMixer) else ""
         rows.append(Listed(name, claims.cost, cross, claims.causal, mixer.grid_dims, claims.paper))
     return rows

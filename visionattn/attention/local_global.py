@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import Claims, QKVAttention, check_extents
+from visionattn.attention.base import Claims, ContextQKVAttention, SameGridMixer, check_extents
 from visionattn.ops.block_attention import block_attention
 from visionattn.ops.efficient_attention import efficient_attention
 from visionattn.ops.neighborhood import tile_blocks
@@ -24,7 +24,7 @@ from visionattn.typing import Grid
 
 
 @ATTENTION.register_module()
-class LocalGlobalLinearAttention(QKVAttention):
+class LocalGlobalLinearAttention(ContextQKVAttention, SameGridMixer):
     """The first heads: softmax attention to the query's window and those around it. The others: efficient attention.
 
     Args:

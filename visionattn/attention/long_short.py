@@ -22,6 +22,7 @@ from visionattn.attention.base import (
     TokenMixer,
     check_extents,
     check_heads,
+    check_no_context,
     check_probabilities,
     check_whole,
     split_heads,
@@ -99,7 +100,8 @@ class LongShortAttention(TokenMixer):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Tensor | None = None, *, context: None = None) -> Tokens:
+        check_no_context(self, context)
         self.check_map(x, mask)
         return self._mixed(x, None, mask)[0]
 

@@ -13,7 +13,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from visionattn.attention.base import Claims, TokenMixer, check_heads, check_probabilities, check_whole, split_heads
+from visionattn.attention.base import (
+    Claims,
+    TokenMixer,
+    check_heads,
+    check_no_context,
+    check_probabilities,
+    check_whole,
+    split_heads,
+)
 from visionattn.ops.lsh_attention import lsh_attention
 from visionattn.registry import ATTENTION
 from visionattn.typing import Tokens
@@ -88,7 +96,8 @@ class LSHAttention(TokenMixer):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Tensor | None = None, *, context: None = None) -> Tokens:
+        check_no_context(self, context)
         self.check_map(x, mask)
         tokens = x.flatten(1, -2)
         qk, v = (split_heads(t, self.num_heads) for t in (self.query_key(tokens), self.value(tokens)))

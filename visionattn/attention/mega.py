@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, TokenMixer, check_probabilities
+from visionattn.attention.base import Claims, TokenMixer, check_no_context, check_probabilities
 from visionattn.ops.laplace_attention import laplace_attention
 from visionattn.ops.moving_average import ema_kernel, moving_average
 from visionattn.ops.precision import at_least_float32, without_autocast
@@ -139,7 +139,8 @@ class GatedAveraging(TokenMixer):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Tensor | None = None, *, context: None = None) -> Tokens:
+        check_no_context(self, context)
         self.check_map(x, mask)
         normed = self.norm(x)
         values = F.silu(self.value(normed)).flatten(1, -2)

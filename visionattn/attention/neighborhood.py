@@ -4,7 +4,7 @@
 Compared with: the equations in loops; facebookresearch/xformers@ca6d2aa0 (BSD-3-Clause) `local_2d_pattern` and
 `dilated_2d_pattern`, golden vectors `derived_sparse_xformers_*`; the n-gram equation, `derived_sparse_ngram*`.
 Differs: no relative position bias; maps smaller than the neighbourhood are seen whole (NATTEN refuses them); tokens can
-be masked, and a query that sees no real key answers 0.
+be masked, and a query that sees no real key answers 0; the keys may be another map's, of the same grid.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import Claims, QKVAttention, check_whole
+from visionattn.attention.base import Claims, ContextQKVAttention, SameGridMixer, check_whole
 from visionattn.ops.block_attention import Blocks, block_attention
 from visionattn.ops.neighborhood import local_blocks, neighborhood_blocks
 from visionattn.registry import ATTENTION
 from visionattn.typing import Grid
 
 
-class BlockwiseAttention(QKVAttention):
-    """Softmax attention over a pattern of pairs that depends on the grid alone."""
+class BlockwiseAttention(ContextQKVAttention, SameGridMixer):
+    """Softmax attention over a pattern of pairs that depends on the grid alone.
+
+    Of a context, which lies on the same grid, a query sees the places that it would see of its own map.
+    """
 
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, ContextMixer, check_no_context_mask, check_same_batch
+from visionattn.attention.base import Claims, ContextMixer, check_no_context_mask
 from visionattn.attention.token_norm import normalized
 from visionattn.ops.non_local import (
     concatenation_attention,
@@ -87,8 +87,7 @@ class NonLocalMixer(ContextMixer):
             check_no_context_mask(self, context_mask)
             context, key_mask = x, mask
         else:
-            self.check_map(context, context_mask, name="context")
-            check_same_batch(self, x, context)
+            self.check_context(x, context, context_mask)
             key_mask = context_mask
         phi, g = self.phi(context), self.g(context)
         if self.sub_sample:

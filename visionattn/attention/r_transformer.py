@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, QKVAttention
+from visionattn.attention.base import Claims, QKVAttention, check_no_context
 from visionattn.ops.local_recurrence import GRU, LSTM, RNN, Cell, Recurrence, local_recurrence
 from visionattn.registry import ATTENTION
 from visionattn.typing import Grid, Tokens
@@ -100,7 +100,8 @@ class RTransformer(QKVAttention):
     def check_prefix_tokens(self) -> None:
         self.refuse_prefix_tokens()
 
-    def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Tensor | None = None, *, context: None = None) -> Tokens:
+        check_no_context(self, context)
         self.check_map(x, mask)
         local = self.local(self.norm1(x), mask).to(x.dtype)
         return local + self._attend_map(self.norm2(x + local), None, mask)

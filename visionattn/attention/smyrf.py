@@ -16,7 +16,6 @@ from visionattn.attention.base import (
     Claims,
     ContextQKVAttention,
     check_no_context_mask,
-    check_same_batch,
     check_whole,
     split_heads,
 )
@@ -92,8 +91,7 @@ class SMYRF(ContextQKVAttention):
             check_no_context_mask(self, context_mask)
             source, key_mask = x, mask
         else:
-            self.check_map(context, context_mask, name="context")
-            check_same_batch(self, x, context)
+            self.check_context(x, context, context_mask)
             source, key_mask = context, context_mask
         # Not by the base class: padded queries would take places in clusters, and it has no mask for them.
         projected = self._project_two(x.flatten(1, -2), source.flatten(1, -2))

@@ -4,7 +4,8 @@ Compared with: the definitions in loops; golden vectors `derived_sparse_strided_
 not run: openai/sparse_attention@199cdd3c (no licence), whose pairs are the causal ones.
 Differs: a query looks both ways unless causal=True; both parts of the strided pattern lie in one softmax, in openai's
 code in two layers; all heads share the last tokens of a block, where openai's may take different ones. Tokens can be
-masked, and a query that sees no real key answers 0.
+masked, and a query that sees no real key answers 0; the keys may be another map's, of the same grid (causal: up to the
+query's own place on it).
 """
 
 from __future__ import annotations

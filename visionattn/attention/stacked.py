@@ -16,7 +16,6 @@ from visionattn.attention.base import (
     ContextMixer,
     check_no_context_mask,
     check_probabilities,
-    check_same_batch,
 )
 from visionattn.ops.additive_attention import additive_attention, mean_token
 from visionattn.registry import ATTENTION
@@ -82,8 +81,7 @@ class StackedAttention(ContextMixer):
         if context is None:
             check_no_context_mask(self, context_mask)
         else:
-            self.check_map(context, context_mask, name="context")
-            check_same_batch(self, x, context)
+            self.check_context(x, context, context_mask)
             source, source_mask = context, context_mask
         tokens, real = source.flatten(1, -2), None if source_mask is None else source_mask.flatten(1)
         query = mean_token(x.flatten(1, -2), None if mask is None else mask.flatten(1)).to(x.dtype)

@@ -34,8 +34,8 @@ def _list(args: Namespace) -> int:
         table.add_column(heading, no_wrap=heading != "paper")
     for row in listed_mechanisms():
         grids = " ".join(f"{dims}-D" for dims in row.grids)
-        cross, causal = ("yes" if can else "" for can in (row.cross, row.causal))
-        table.add_row(row.name, row.cost, cross, causal, grids, row.paper)
+        causal = "yes" if row.causal else ""
+        table.add_row(row.name, row.cost, row.cross, causal, grids, row.paper)
     # A pipe or a file has no width to fit into.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     return 0

@@ -61,7 +61,7 @@ def test_patterns_are_those_that_a_mechanism_has() -> None:
     has = {name: [p for p in PATTERNS if candidate(name, p, GRID, SIZES, "meta")] for name in names}
     assert has["SoftmaxAttention"] == list(PATTERNS)
     assert has["WindowAttention"] == ["self"]
-    assert has["StridedSparseAttention"] == ["self", "causal-self"]
+    assert has["StridedSparseAttention"] == list(PATTERNS)
     for name, patterns in has.items():
         assert ("cross" in patterns) == issubclass(attention_class(name), ContextMixer)
     assert candidate("CrissCrossAttention", "self", (64,), SIZES, "meta") is None  # it takes no sequence
