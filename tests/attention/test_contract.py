@@ -290,6 +290,23 @@ def test_a_context_on_another_grid_is_taken_or_named(name: str) -> None:
 
 
 @every_context_mechanism
+def test_queries_without_a_place_are_refused_where_theirs_counts(name: str) -> None:
+    """Learned queries lie nowhere on the map; keys may have places."""
+    grid = main_grid(name)
+    mixer, x, context = make(name, grid), random_map(grid), random_map(grid, seed=5)
+    order = torch.randperm(math.prod(grid), generator=torch.Generator().manual_seed(4))
+
+    def permuted(t: Tensor) -> Tensor:
+        return t.flatten(1, -2)[:, order].reshape(t.shape)
+
+    if torch.allclose(mixer(permuted(x), context), permuted(mixer(x, context)), rtol=1e-10, atol=1e-10):
+        mixer.check_loose_queries()
+    else:
+        with pytest.raises(ValueError, match=f"{name} goes by where queries lie on the map.*such as SoftmaxAttention"):
+            mixer.check_loose_queries()
+
+
+@every_context_mechanism
 def test_padded_context_changes_nothing(name: str) -> None:
     grid = main_grid(name)
     mixer, x, context, mask = make(name, grid), random_map(grid), random_map(grid, seed=5), padding_mask(grid)

@@ -18,17 +18,19 @@ class QueryAggregator(nn.Module):
     """queries + attention(norm(queries), norm(map)): [B, C, *grid] -> [B, num_queries, C].
 
     As seed vectors in Set Transformer's pooling (Lee et al., ICML 2019, arXiv 1810.00825) and latents in Perceiver
-    (Jaegle et al., ICML 2021, arXiv 2103.03206), with any mechanism that can look at another map.
+    (Jaegle et al., ICML 2021, arXiv 2103.03206), with any mechanism that can look at another map and whose queries need
+    no place on it. The map keeps its grid: its positions may count, as in Linformer.
 
     Args:
         channels: C of the map and of a query.
-        attention: a mechanism's name or config; it must be able to look at another map, from a sequence of queries.
+        attention: a mechanism's name or config. Refused, as their queries lie on the map too: AFTFull, and those that
+            look at maps of their own grid only (neighbourhoods, lines, lambda layers and their like).
         num_queries: how many vectors come out.
         grid: where position-bound parameters are learned; a `grid` in the attention's config serves as well.
         norm: LayerNorms over the channels of queries and of the map.
     Raises:
         TypeError: the mechanism cannot look at another map.
-        ValueError: it is bound to maps, and a sequence of queries is none; or num_queries is below 1.
+        ValueError: its queries have places on the map, which learned queries have not; or num_queries is below 1.
         KeyError, TypeError, ValueError: as `build_attention`.
     """
 
@@ -56,23 +58,25 @@ class QueryAggregator(nn.Module):
         """What each query finds on the map, [B, num_queries, C], in the dtype of x.
 
         Args:
-            x: [B, C, *grid], the grid of one to three dimensions.
+            x: [B, C, *grid], the grid of one to three dimensions that the mechanism takes.
             mask: [B, *grid] bool, True where a position is real; None if all are.
         Raises:
             ValueError: x or the mask has another shape.
         """
-        if not 3 <= x.dim() <= 5 or x.shape[1] != self.channels:
+        dims = self.attn.grid_dims
+        if x.dim() - 2 not in dims or x.shape[1] != self.channels:
             raise ValueError(
-                f"QueryAggregator expects a map [B, {self.channels}, *grid] with a grid of one to three dimensions, "
-                f"got {list(x.shape)}"
+                f"QueryAggregator expects a map [B, {self.channels}, *grid] with a grid of "
+                f"{' or '.join(map(str, dims))} dimensions, as {type(self.attn).__name__} takes it, got {list(x.shape)}"
             )
         if mask is not None and mask.shape != (len(x), *x.shape[2:]):
             raise ValueError(f"QueryAggregator expects a mask {[len(x), *x.shape[2:]]}, got {list(mask.shape)}")
-        # One sequence: the queries lie on no map, and a mechanism that tells positions apart was refused.
-        tokens = self.norm_map(x.flatten(2).mT)
         queries = self.queries.to(x.dtype).expand(len(x), -1, -1)
-        seen = self.attn(self.norm_queries(queries), tokens, context_mask=None if mask is None else mask.flatten(1))
-        return queries + seen.to(x.dtype)
+        # Queries lie on no map, and a mechanism that would ask where was refused: any grid of as many axes will do.
+        grid = (*[1] * (x.dim() - 3), len(self.queries))
+        asking = self.norm_queries(queries).reshape(len(x), *grid, self.channels)
+        seen = self.attn(asking, self.norm_map(x.movedim(1, -1)), context_mask=mask)
+        return queries + seen.reshape(queries.shape).to(x.dtype)
 
 
 def _looker(cfg: AttentionConfig, channels: int, grid: Sequence[int] | None) -> ContextMixer:
@@ -80,12 +84,5 @@ def _looker(cfg: AttentionConfig, channels: int, grid: Sequence[int] | None) -> 
     if not isinstance(mixer, ContextMixer):
         able = ", ".join(name for name in list_attention() if issubclass(attention_class(name), ContextMixer))
         raise TypeError(f"{type(mixer).__name__} cannot look at another map; as aggregator, use one of {able}")
-    # Queries are no positions: what refuses class tokens in a sequence is refused here, for the same reason.
-    try:
-        mixer.check_prefix_tokens()
-    except ValueError as error:
-        raise ValueError(
-            f"{type(mixer).__name__} goes by where tokens lie on the map, and learned queries lie nowhere on it; take "
-            "one that does not, such as SoftmaxAttention"
-        ) from error
+    mixer.check_loose_queries()
     return mixer
