@@ -18,6 +18,8 @@ from visionattn.analysis.attention_matrix import (
 )
 from visionattn.attention.base import ContextMixer, ContextQKVAttention, QKVAttention, TokenMixer
 from visionattn.attention.build import attention_class, build_attention, list_attention
+from visionattn.attention.lambda_layer import LambdaMixer
+from visionattn.attention.mega import GatedAveraging
 from visionattn.attention.softmax import SoftmaxAttention
 
 DIM = 16
@@ -37,7 +39,7 @@ def made(name: str) -> tuple[TokenMixer, Tensor]:
 
 def test_mechanisms_were_found() -> None:
     assert len(FAMILY) >= 10
-    assert {"NonLocal", "SuperAttention", "WindowAttentionV2"} <= set(ABLE)
+    assert {"NonLocal", "SuperAttention", "WindowAttentionV2", "AFTConv", "LambdaLayerGlobal"} <= set(ABLE)
 
 
 def matrix_of(name: str) -> tuple[TokenMixer, Tensor, Tensor]:
@@ -56,6 +58,61 @@ def test_matrix_times_values_is_the_mechanism(name: str) -> None:
     torch.testing.assert_close(out.reshape(x.shape), mixer(x), rtol=1e-9, atol=1e-9)
 
 
+class Seen(Exception):
+    """Carries what a layer was given."""
+
+
+def before_output(mixer: TokenMixer, *maps: Tensor, mask: Tensor | None = None) -> Tensor:
+    """What the mechanism's output layer is given, heads side by side; its answer where it has none."""
+    masks = {"mask" if len(maps) == 1 else "context_mask": mask}
+    if isinstance(mixer, LambdaMixer):
+        return mixer(*maps, **masks)
+    layer = next(getattr(mixer, name) for name in ("proj", "out", "attended") if hasattr(mixer, name))
+
+    def stop(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        raise Seen(given[0])
+
+    handle = layer.register_forward_pre_hook(stop)
+    try:
+        mixer(*maps, **masks)
+    except Seen as seen:
+        return seen.args[0]
+    finally:
+        handle.remove()
+    raise AssertionError("the output layer was not run")
+
+
+def gate(mixer: TokenMixer, x: Tensor, mask: Tensor | None) -> Tensor | float:
+    """What Mega multiplies attended values by before its output layer."""
+    if not isinstance(mixer, GatedAveraging):
+        return 1.0
+    gates = torch.split(mixer.gates(mixer.average(mixer.norm(x), mask)), mixer.widths, dim=-1)
+    return nn.functional.silu(gates[2])
+
+
+def assert_stands_for_the_mechanism(mixer: TokenMixer, *maps: Tensor, mask: Tensor | None = None) -> None:
+    weights = attention_matrix(mixer, *maps, mask=mask, chunk=8)
+    with attending(mixer, *maps, mask=mask) as now:
+        values = now.values if now.values.dim() == 4 else now.values[:, None]
+    out, wanted = (weights @ values).transpose(1, 2).flatten(2), before_output(mixer, *maps, mask=mask)
+    out = out.reshape(wanted.shape) * gate(mixer, maps[0], mask)
+    torch.testing.assert_close(out, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ABLE)
+def test_matrix_times_values_is_what_the_output_layer_is_given(name: str) -> None:
+    mixer, x = made(name)
+    grid = tuple(x.shape[1:-1])
+    mask = random_mask(2, *grid, seed=4)
+    assert_stands_for_the_mechanism(mixer, x)
+    if name != "SMYRF":  # of padded queries it answers none
+        assert_stands_for_the_mechanism(mixer, x, mask=mask)
+    if isinstance(mixer, ContextMixer):
+        context = tensor(2, *grid, DIM, seed=5)
+        assert_stands_for_the_mechanism(mixer, x, context)
+        assert_stands_for_the_mechanism(mixer, x, context, mask=mask)
+
+
 @pytest.mark.parametrize("name", ABLE)
 def test_rows_are_the_matrix_s(name: str) -> None:
     mixer, x, weights = matrix_of(name)
@@ -67,6 +124,42 @@ def test_rows_are_the_matrix_s(name: str) -> None:
     if mixer.claims.convex:
         assert (weights >= 0).all()
         torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights.sum(-1)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("AFTConv", {"key_per_head": False, "reparametrize": False, "kernel_size": 3, "hidden_dim": 8}),
+        ("AFTLocal", {"window": 2, "bias_dim": 3}),
+        ("AFTSimple", {"hidden_dim": 4}),
+        ("LambdaLayer", {"depth": 3, "kernel_size": 3}),
+        ("LambdaLayerGlobal", {"depth": 2, "num_heads": 2}),
+    ],
+)
+def test_channels_and_lambdas_by_other_options(name: str, options: dict[str, object]) -> None:
+    mixer = randomised(build_attention({"type": name, **options}, DIM, (3, 4))).eval()
+    assert isinstance(mixer, ContextMixer)
+    x, context, mask = tensor(2, 3, 4, DIM), tensor(2, 3, 4, DIM, seed=1), random_mask(2, 3, 4)
+    assert_stands_for_the_mechanism(mixer, x, context, mask=mask)
+    tokens = 12 * options.get("depth", 1)  # type: ignore[operator]
+    heads = mixer.num_heads if isinstance(mixer, LambdaMixer) else mixer.hidden_dim
+    assert attention_matrix(mixer, x).shape == (2, heads, 12, tokens)
+    rows = attention_rows(mixer, x, [0, 7], context, mask)
+    torch.testing.assert_close(rows, attention_matrix(mixer, x, context, mask)[:, :, [0, 7]], rtol=1e-9, atol=1e-9)
+
+
+def test_aft_s_rows_sum_to_the_gate() -> None:
+    mixer = randomised(build_attention("AFTFull", DIM, (3, 4))).eval()
+    x = tensor(2, 3, 4, DIM)
+    sums = attention_matrix(mixer, x).sum(-1)  # [B, D, N]
+    gates = (x @ mixer.qkv.weight[:DIM].mT + mixer.qkv.bias[:DIM]).sigmoid().flatten(1, 2).mT
+    torch.testing.assert_close(sums, gates, rtol=1e-9, atol=1e-9)
+
+
+def test_a_lambda_layer_with_a_bias_is_affine_and_refused() -> None:
+    mixer = randomised(build_attention({"type": "LambdaLayer", "kernel_size": 3, "kernel_bias": True}, DIM, (3, 4)))
+    with pytest.raises(ValueError, match="LambdaLayer is not linear in its values"):
+        attention_matrix(mixer, tensor(2, 3, 4, DIM))
 
 
 def test_softmax_attention_s_matrix_in_loops() -> None:

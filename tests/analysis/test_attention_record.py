@@ -104,6 +104,14 @@ def test_pooled_keys_are_a_coarser_map() -> None:
     assert view.weights.shape == (3, 4)
 
 
+@pytest.mark.parametrize("name", ["AFTSimple", "LambdaLayer"])
+def test_channels_and_lambdas_are_drawn_as_their_mean(name: str) -> None:
+    call = call_of(name, tensor(1, 6, 8, DIM))
+    (view,) = views_of(call, [(0.99, 0.0)], (24, 32))
+    expected = attention_matrix(call.mixer, call.x)[0].mean(0)[7]
+    np.testing.assert_allclose(view.weights, expected.reshape(6, 8).numpy(), rtol=1e-5, atol=1e-7)
+
+
 def test_what_has_no_matrix_says_so() -> None:
-    with pytest.raises(TypeError, match="AFTSimple has no attention matrix"):
-        views_of(call_of("AFTSimple", tensor(1, 6, 8, DIM)), [(0.5, 0.5)], (24, 32))
+    with pytest.raises(TypeError, match="ChannelAttention has no attention matrix"):
+        views_of(call_of("ChannelAttention", tensor(1, 6, 8, DIM)), [(0.5, 0.5)], (24, 32))

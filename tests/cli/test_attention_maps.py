@@ -51,10 +51,10 @@ def test_pictures_and_a_page_are_written(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_what_has_no_maps_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    key, value = "model.backbone.attention.1.attention", {"type": "AFTSimple"}
+    key, value = "model.backbone.attention.1.attention", {"type": "ChannelAttention"}
     command = files(tmp_path, CONFIG, {key: value})
     assert main([*command, "--out", str(tmp_path / "maps"), "--cfg-options", f"{key}={value}"]) == 0
-    assert "no maps of AFTSimple: AFTSimple has no attention matrix" in capsys.readouterr().out
+    assert "no maps of ChannelAttention: ChannelAttention has no attention matrix" in capsys.readouterr().out
     assert "no maps:" in (tmp_path / "maps" / "index.html").read_text()
 
     command = files(tmp_path, CONFIG, {"model.backbone.attention": None})

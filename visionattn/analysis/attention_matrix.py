@@ -15,34 +15,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from visionattn.analysis.value_layouts import Attend, Layout, argument_names, layout
 from visionattn.attention.base import QKVAttention, TokenMixer, split_heads
 from visionattn.attention.window import WindowAttention
 from visionattn.typing import Grid
 
-Attend = Callable[[Tensor], Tensor]
-
-_NAMES = (("q", "k", "v"), ("theta", "phi", "g"), ("qk", "qk", "v"))  # as the mechanisms' papers have them
-
 
 @dataclass(frozen=True)
-class Attending:
-    """A mechanism in the middle of a forward pass, its queries and keys at hand.
+class Attending(Layout):
+    """A mechanism in the middle of a forward pass, its queries, keys and values at hand.
 
     Attributes:
-        queries: [B, (heads,) N, D] as `attend` got them.
-        keys: [B, (heads,) M, D].
-        values: [B, (heads,) M, E].
         grid: of the queries.
         key_grid: of the keys; the pooled one where the mechanism pools them.
-        attend: values [B, (heads,) M, any width] -> [B, (heads,) N, that width].
     """
 
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
     grid: Grid
     key_grid: Grid
-    attend: Attend
 
 
 def attention_matrix(
@@ -54,12 +43,19 @@ def attention_matrix(
     the values meant. What a window's padding takes up (mask_padding=False) is no value of the map: such rows sum to
     less than 1.
 
+    Two families have matrices of their own:
+    - AFT weighs each channel differently, and gates what was gathered: each of the D channels of its values is a head,
+      [B, D, N, M], whose rows sum to the gate, sigmoid(q).
+    - Lambda layers: heads share the values, as normalised; of a depth U > 1 a token has U of them, and M is U times the
+      tokens (u * tokens + m). Weights may be negative. With kernel_bias there is no matrix: the bias is added whatever
+      the values are.
+
     Args:
         x, context, mask: as of the mechanism; the mask is that of the keys.
         chunk: columns of the identity at a time: memory is that of values so wide, beside the matrix itself.
     Raises:
-        TypeError: the mechanism has no hook that is given values.
-        ValueError: it is not linear in them, or chunk is below 1.
+        TypeError: the mechanism has no hook that is given queries, keys and values.
+        ValueError: it is not linear in the values, or chunk is below 1.
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be 1 or more")
@@ -127,13 +123,13 @@ def attending(
         ValueError: it is not linear in them.
     """
     name = type(mixer).__name__
-    names = _argument_names(mixer)
-    if names is None:
+    hook = getattr(mixer, "attend", None)
+    if hook is None or argument_names(inspect.signature(hook).parameters) is None:
         raise TypeError(
-            f"{name} has no attention matrix: nothing in it is given queries, keys and values of one head to attend "
-            "(its weights differ by channel, or it gates); look at SoftmaxAttention, EfficientAttention and their like"
+            f"{name} has no attention matrix: nothing in it is given queries, keys and values to attend; look at "
+            "SoftmaxAttention, EfficientAttention and their like"
         )
-    training, original = mixer.training, cast("Callable[..., Tensor]", mixer.attend)
+    training, original = mixer.training, cast("Callable[..., Tensor]", hook)
     signature = inspect.signature(original)
     seen: list[dict[str, Any]] = []
 
@@ -150,27 +146,16 @@ def attending(
         with torch.no_grad():
             _run(mixer, x, context, mask)
         given = seen[0] if seen else _projected(mixer, x, context, mask)
-        q, k, v = (given[argument] for argument in names)
-
-        def attend(values: Tensor) -> Tensor:
-            return original(**{**given, names[2]: values})
-
-        _check_linear(name, attend, v)
+        found = layout(mixer, original, given)
+        _check_linear(name, found.attend, found.values)
         grid: Grid = tuple(x.shape[1:-1])
         source: Grid = grid if context is None else tuple(context.shape[1:-1])
-        yield Attending(q, k, v, grid, _key_grid(source, v.shape[-2]), attend)
+        key_grid = _key_grid(source, found.values.shape[-2])
+        yield Attending(found.queries, found.keys, found.values, found.attend, grid, key_grid)
     finally:
         del mixer.attend
         vars(mixer).pop("_padding", None)
         mixer.train(training)
-
-
-def _argument_names(mixer: TokenMixer) -> tuple[str, str, str] | None:
-    """What the mechanism's hook calls queries, keys and values; None where it has none that takes all of them."""
-    if not hasattr(mixer, "attend"):
-        return None
-    taken = inspect.signature(cast("Callable[..., Tensor]", mixer.attend)).parameters
-    return next((names for names in _NAMES if taken.keys() >= set(names)), None)
 
 
 def output_values(mixer: QKVAttention, values: Tensor) -> Tensor:
