@@ -61,6 +61,22 @@ def test_a_later_token_changes_nothing_before_it(place: int) -> None:
     assert not torch.allclose(after[:, place:], before[:, place:])
 
 
+def test_sums_of_half_precision_run_in_float32() -> None:
+    """As near to running sums in float64 as what float32 rounds to; summed in bfloat16 it is four times as far."""
+    k, v = (tensor(2, 2048, 3, seed=seed).bfloat16() for seed in range(2))
+    weights = k.double().exp()
+    wanted = (weights * v.double()).cumsum(1) / weights.cumsum(1)
+    nothing = torch.zeros(1, 2048, dtype=torch.bfloat16)
+    for out in (causal_aft_simple(k, v), causal_aft_full(k, v, nothing, nothing)):
+        assert out.dtype == torch.bfloat16
+        rounded = (wanted.bfloat16().double() - wanted).abs()
+        errors = (out.double() - wanted).abs()
+        assert errors.mean() < 1.1 * rounded.mean()
+        assert errors.max() < 1.1 * rounded.max()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(causal_aft_simple(k.float(), v.float()), wanted.float(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("falling", [False, True])
 def test_finite_where_keys_differ_by_hundreds(falling: bool) -> None:
     k, v, row, column = (t.float() for t in inputs())

@@ -2,7 +2,8 @@
 
     y_t = sum_j exp(k_j + w_tj) * v_j / sum_j exp(k_j + w_tj)      channel by channel
 
-Each channel's largest key, and each row's largest w, are taken off first; all sums run in float32 at least.
+Each channel's largest key, and each row's largest w, are taken off first. Sums run in the dtype of what they are given,
+the causal form's in float32 at least.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from itertools import product
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from visionattn.ops.precision import at_least_float32, without_autocast
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CHUNK = 64
@@ -24,15 +27,17 @@ def aft_simple(k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def causal_aft_simple(k: Tensor, v: Tensor) -> Tensor:
-    """w = 0 for what came before and a token itself, in raster order: [B, N, D] of k and v [B, N, D].
+    """w = 0 for what came before and a token itself, in raster order: [B, N, D] of k and v [B, N, D], in v's dtype.
 
     Nothing overflows and no later key enters: running sums go with the largest key that they have seen. Memory grows
     linearly with N.
     """
-    largest = k.detach()
-    weights = (k - largest).exp()  # 1; its gradient is the keys'
-    _, weights, values = _running_sums(largest, weights, weights * v)
-    return values / weights
+    with without_autocast(k.device):
+        keys, values = at_least_float32(k), at_least_float32(v)
+        largest = keys.detach()
+        weights = (keys - largest).exp()  # 1; its gradient is the keys'
+        _, weights, values = _running_sums(largest, weights, weights * values)
+        return (values / weights).to(v.dtype)
 
 
 def _running_sums(largest: Tensor, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
