@@ -16,6 +16,8 @@ from visionattn.ops import lsh_attention as ops
 from visionattn.ops.lsh_attention import hash_buckets, lsh_attention, sorted_by_bucket
 
 DIM = 6
+MANY = 10**7
+"""A size above any number of tokens: as many places of each would not fit into memory."""
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"num_heads": 1, "rounds": 1},
     {"num_heads": 2, "rounds": 3, "value_dim": 4},
@@ -94,7 +96,7 @@ class RealPart(torch.nn.Module):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize(("grid", "size"), [((7,), 3), ((3, 3), 2), ((2, 2, 2), 5), ((4,), 9)], ids=str)
+@pytest.mark.parametrize(("grid", "size"), [((7,), 3), ((3, 3), 2), ((2, 2, 2), 5), ((4,), 9), ((2, 3), MANY)], ids=str)
 def test_equals_loops(options: dict[str, Any], grid: tuple[int, ...], size: int) -> None:
     mixer = randomised(LSHAttention(DIM, bucket_size=size, **options))
     module = RealPart(mixer)

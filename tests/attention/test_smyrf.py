@@ -16,6 +16,8 @@ from visionattn.attention.softmax import SoftmaxAttention
 from visionattn.ops.smyrf_attention import places_on_lines, smyrf_attention
 
 DIM = 6
+MANY = 10**7
+"""A size above any number of tokens: as many places of each would not fit into memory."""
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"num_heads": 1, "rounds": 1},
     {"num_heads": 2, "rounds": 3, "value_dim": 4},
@@ -107,19 +109,36 @@ def check(mixer: SMYRF, **inputs: Tensor | None) -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize(("grid", "size"), [((7,), 3), ((3, 4), 2), ((2, 3, 2), 5), ((4,), 9)], ids=str)
+@pytest.mark.parametrize(("grid", "size"), [((7,), 3), ((3, 4), 2), ((2, 3, 2), 5), ((4,), 9), ((2, 3), MANY)], ids=str)
 def test_equals_loops(options: dict[str, Any], grid: tuple[int, ...], size: int) -> None:
     mixer = randomised(SMYRF(DIM, cluster_size=size, **options))
     check(mixer, x=tensor(2, *grid, DIM))
     check(mixer, x=tensor(2, *grid, DIM, seed=1), mask=random_mask(2, *grid))
 
 
+@pytest.mark.parametrize("size", [3, 10, MANY])
 @pytest.mark.parametrize(("queries", "keys"), [(9, 4), (3, 11), (12, 2), (8, 8)])
-def test_equals_loops_across_maps(queries: int, keys: int) -> None:
-    mixer = randomised(SMYRF(DIM, num_heads=2, cluster_size=3, rounds=2))
+def test_equals_loops_across_maps(queries: int, keys: int, size: int) -> None:
+    mixer = randomised(SMYRF(DIM, num_heads=2, cluster_size=size, rounds=2))
     x, context = tensor(2, queries, DIM), tensor(2, keys, DIM, seed=3)
     check(mixer, x=x, context=context)
     check(mixer, x=x, context=context, mask=random_mask(2, queries), context_mask=random_mask(2, keys, seed=2))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(600, 2), (2, 600)])
+def test_a_side_takes_no_more_places_than_it_has_tokens(queries: int, keys: int) -> None:
+    """What autograd keeps of a large map that looks at a small one: never both as large as the large one."""
+    largest = 0
+
+    def note(t: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, t.untyped_storage().nbytes() // t.element_size())
+        return t
+
+    q, k, v = (tensor(1, 1, n, 4, seed=n).requires_grad_() for n in (queries, keys, keys))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        smyrf_attention(q, k, v, tensor(6, 3), MANY)
+    assert 0 < largest <= 3 * 600 * 4  # rounds, tokens, channels
 
 
 def test_products_order_distances() -> None:
@@ -162,6 +181,27 @@ def test_a_seed_is_a_hash() -> None:
     assert "lines" not in first.state_dict()
 
 
+def test_a_scale_multiplies_the_logits_and_not_the_hash() -> None:
+    q, k, v = (tensor(2, 2, 9, 4, seed=seed) for seed in range(3))
+    lines = tensor(6, 2, seed=3)
+    torch.testing.assert_close(smyrf_attention(q, k, v, lines, 3), smyrf_attention(q, k, v, lines, 3, scale=0.5))
+    out = smyrf_attention(q, k, v, lines, 3, scale=40.0)
+    for item, head in ((0, 0), (1, 1)):
+        queries, keys = (t[item, head] for t in (q, k))
+        total = sum(float(t.square().sum(-1).max()) for t in (queries, keys))
+        wanted = torch.zeros(9, dtype=torch.float64)
+        for number in range(9):
+            met = []
+            for line in lines.T:
+                order = sorted(range(9), key=lambda i, line=line: place_of(queries[i], total, line[:-2], line[-1]))
+                key_order = sorted(range(9), key=lambda j, line=line: place_of(keys[j], total, line[:-2], line[-2]))
+                first = order.index(number) // 3 * 3
+                met += key_order[first : first + 3]
+            shares = softmax([40.0 * queries[number] @ keys[key] for key in met])
+            wanted[number] = sum(share * v[item, head, key, 0] for share, key in zip(shares, met, strict=True))
+        torch.testing.assert_close(out[item, head, :, 0], wanted)
+
+
 def test_queries_without_any_key_answer_zero() -> None:
     q, k, v = (tensor(1, 1, 5, 4, seed=seed) for seed in range(3))
     out = smyrf_attention(q, k, v, tensor(6, 2), 2, torch.zeros(1, 5, dtype=torch.bool))
@@ -179,8 +219,7 @@ def test_golden(case: Golden) -> None:
     real = (torch.ones(1, t.shape[2], dtype=torch.bool) for t in (q, k))
     for name, found in zip("qk", places_on_lines(q, k, buffers["alpha"], *real), strict=True):
         assert torch.equal(found[:, 0].argsort(dim=-1).transpose(0, 1), buffers[f"{name}_positions"])
-    assert kwargs["norm_factor"] == q.shape[-1] ** 0.5
-    out = smyrf_attention(q, k, v, buffers["alpha"], size)
+    out = smyrf_attention(q, k, v, buffers["alpha"], size, scale=1 / kwargs.get("norm_factor", 1))
     assert_golden(case, out[:, 0], inputs, {}, tol=1e-10)
 
 

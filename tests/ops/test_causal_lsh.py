@@ -20,7 +20,7 @@ def inputs(length: int = LENGTH) -> tuple[Tensor, Tensor]:
     return tensor(1, 2, length, 4), tensor(1, 2, length, 3, seed=1)
 
 
-def naive(qk: Tensor, v: Tensor) -> Tensor:
+def naive(qk: Tensor, v: Tensor, size: int) -> Tensor:
     """One head, [N, D] and [N, E], token by token."""
     members: list[list[list[int]]] = [[[] for _ in range(6)] for _ in range(2)]  # of every round and bucket, so far
     out = []
@@ -30,8 +30,8 @@ def naive(qk: Tensor, v: Tensor) -> Tensor:
             along = [float(query.detach() @ ROTATIONS[:, number, column]) for column in range(3)]
             along += [-number for number in along]
             bucket = buckets[along.index(max(along))]
-            own = len(bucket) // SIZE
-            met += [key for rank, key in enumerate(bucket) if rank // SIZE >= own - 1]
+            own = len(bucket) // size
+            met += [key for rank, key in enumerate(bucket) if rank // size >= own - 1]
             bucket.append(token)
         if not met:
             out.append(v[token])
@@ -41,10 +41,11 @@ def naive(qk: Tensor, v: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-def test_equals_loops() -> None:
+@pytest.mark.parametrize("size", [SIZE, LENGTH + 1, 10**7])  # so many places would not fit into memory
+def test_equals_loops(size: int) -> None:
     leaves = [t.requires_grad_() for t in inputs()]
-    out = causal_lsh_attention(*leaves, ROTATIONS, SIZE)
-    heads = [naive(qk, v) for qk, v in zip(*(t.flatten(0, 1) for t in leaves), strict=True)]
+    out = causal_lsh_attention(*leaves, ROTATIONS, size)
+    heads = [naive(qk, v, size) for qk, v in zip(*(t.flatten(0, 1) for t in leaves), strict=True)]
     wanted = torch.stack(heads).view_as(out)
     torch.testing.assert_close(out, wanted, rtol=1e-10, atol=1e-10)
     w = tensor(*out.shape, seed=5)

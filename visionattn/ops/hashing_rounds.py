@@ -11,6 +11,12 @@ from torch import Tensor
 from visionattn.ops.precision import at_least_float32
 
 
+def places_for(size: int, tokens: int) -> int:
+    """The places of a group of `size`: no more than there are tokens, a number that an export may leave open."""
+    least: int = torch.sym_min(size, tokens)  # type: ignore[assignment]
+    return least
+
+
 def taken(tokens: Tensor, index: Tensor) -> Tensor:
     """tokens [B, heads, N, D] at index [B, heads, ..]: [B, heads, .., D]."""
     flat = index.flatten(2)[..., None].expand(-1, -1, -1, tokens.shape[-1])

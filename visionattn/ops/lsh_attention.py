@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visionattn.ops.hashing_rounds import attended_groups, merged_rounds, ranks, taken
+from visionattn.ops.hashing_rounds import attended_groups, merged_rounds, places_for, ranks, taken
 from visionattn.ops.precision import at_least_float32, without_autocast
 
 _SELF = -5e4
@@ -37,7 +37,7 @@ def lsh_attention(
         qk: queries, [B, heads, N, D].
         v: [B, heads, N, E].
         rotations: N(0, 1), [D, R, K]; ceil(N / 2 bucket_size) directions are used, all if there are fewer.
-        bucket_size: T, tokens of a chunk; the last chunk of a round may have fewer.
+        bucket_size: T, tokens of a chunk; the last chunk of a round may have fewer. More than N is as N, in memory too.
         mask: [B, N] bool, True where a token is real; what is left is as without the others.
         causal: only tokens up to the query; later ones still move where chunks begin (`causal_lsh_attention`).
         across_buckets: tokens of other buckets are seen, if the chunks have some.
@@ -48,13 +48,14 @@ def lsh_attention(
     with without_autocast(qk.device):
         tokens, rounds = qk.shape[2], rotations.shape[1]
         chunks = (tokens + bucket_size - 1) // bucket_size
+        places_of_chunk = places_for(bucket_size, tokens)
         directions = (tokens + 2 * bucket_size - 1) // (2 * bucket_size)
         buckets = hash_buckets(qk, rotations[..., :directions], _used(mask, 2 * bucket_size))
         if mask is not None:
             buckets = buckets.masked_fill(~mask[:, None, None], 2 * rotations.shape[-1])  # sorted to the end
         order = sorted_by_bucket(buckets)
-        own = F.pad(order, (0, chunks * bucket_size - tokens), value=tokens)  # the number N: nobody
-        own = own.reshape(*own.shape[:2], rounds * chunks, bucket_size)
+        own = F.pad(order, (0, chunks * places_of_chunk - tokens), value=tokens)  # the number N: nobody
+        own = own.reshape(*own.shape[:2], rounds * chunks, places_of_chunk)
         before = _chunk_before(rounds, chunks, _used(mask, bucket_size), qk.device)
         before = before[:, None].expand(*own.shape[:3])
         seen = torch.cat([own, taken(own, before)], dim=-1)  # [B, heads, R G, 2 T]
@@ -70,7 +71,7 @@ def lsh_attention(
         if across_buckets:
             labels = torch.zeros_like(labels)
         else:
-            of_own = F.pad(labels.gather(-1, order), (0, chunks * bucket_size - tokens), value=-1).view_as(own)
+            of_own = F.pad(labels.gather(-1, order), (0, chunks * places_of_chunk - tokens), value=-1).view_as(own)
             of_seen = torch.cat([of_own, taken(of_own, before)], dim=-1)
             pairs = pairs & (of_own[..., :, None] == of_seen[..., None, :])
         standing = ranks(order)
@@ -80,7 +81,7 @@ def lsh_attention(
             chunk_before = before.gather(2, chunk.flatten(2)).view_as(chunk)
             labels = labels * (rounds * chunks)
             times = _meetings(labels + chunk, labels + chunk_before, own, seen)
-        places = _round_numbers(order) * (chunks * bucket_size) + standing
+        places = _round_numbers(order) * (chunks * places_of_chunk) + standing
         return _merged(qk, v, own, seen, pairs, places, times)
 
 
@@ -94,12 +95,13 @@ def causal_lsh_attention(qk: Tensor, v: Tensor, rotations: Tensor, bucket_size: 
         qk: queries, [B, heads, N, D], in raster order.
         v: [B, heads, N, E].
         rotations: N(0, 1), [D, R, K]; all directions are used, whatever the number of tokens.
-        bucket_size: T, tokens of a chunk.
+        bucket_size: T, tokens of a chunk; more than N is as N, in memory too.
     Returns:
         [B, heads, N, E], in the dtype of v.
     """
     with without_autocast(qk.device):
         tokens, number = qk.shape[2], 2 * rotations.shape[-1]
+        places_of_chunk = places_for(bucket_size, tokens)
         buckets = hash_buckets(qk, rotations)
         order = sorted_by_bucket(buckets)
         counts = buckets.new_zeros(*buckets.shape[:3], number).scatter_add(-1, buckets, torch.ones_like(buckets))
@@ -108,12 +110,12 @@ def causal_lsh_attention(qk: Tensor, v: Tensor, rotations: Tensor, bucket_size: 
         first = (used.cumsum(-1) - used).gather(-1, buckets)
         # Always one more than are used: no bucket reaches round from the last chunk to the first.
         chunks = (tokens + bucket_size - 1) // bucket_size + number
-        places = first * bucket_size + within + _round_numbers(order) * (chunks * bucket_size)
+        places = first * places_of_chunk + within + _round_numbers(order) * (chunks * places_of_chunk)
         slots = rotations.shape[1] * chunks
-        own = places.new_full((*places.shape[:2], slots * bucket_size), tokens)
+        own = places.new_full((*places.shape[:2], slots * places_of_chunk), tokens)
         numbers = torch.arange(tokens, device=qk.device).expand_as(places)
-        own = own.scatter(2, places.flatten(2), numbers.flatten(2)).view(*own.shape[:2], slots, bucket_size)
-        labels = own.new_full((*own.shape[:2], slots * bucket_size), -1)
+        own = own.scatter(2, places.flatten(2), numbers.flatten(2)).view(*own.shape[:2], slots, places_of_chunk)
+        labels = own.new_full((*own.shape[:2], slots * places_of_chunk), -1)
         labels = labels.scatter(2, places.flatten(2), buckets.flatten(2)).view_as(own)
         seen, labels_seen = (torch.cat([t, t.roll(1, dims=2)], dim=-1) for t in (own, labels))
         pairs = (seen[..., None, :] <= own[..., :, None]) & (labels[..., :, None] == labels_seen[..., None, :])

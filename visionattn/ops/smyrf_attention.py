@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from visionattn.ops.hashing_rounds import attended_groups, merged_rounds, ranks, taken
+from visionattn.ops.hashing_rounds import attended_groups, merged_rounds, places_for, ranks, taken
 from visionattn.ops.precision import at_least_float32, without_autocast
 
 
@@ -26,8 +26,10 @@ def smyrf_attention(
     cluster_size: int,
     mask: Tensor | None = None,
     query_mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
 ) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v inside clusters.
+    """softmax(scale q k^T) v inside clusters.
 
     The longer of the two sides is cut into clusters of at most `cluster_size`, the other into as many; those of a side
     differ by one token at most, and none is left out. If there are fewer keys than clusters, some share a key.
@@ -37,9 +39,10 @@ def smyrf_attention(
         k: [B, heads, M, D].
         v: [B, heads, M, E].
         lines: N(0, 1), [D + 2, R].
-        cluster_size: T.
+        cluster_size: T; more than there are tokens is as many, in memory too.
         mask: [B, M] bool, True where a key is real; clusters are of real tokens.
         query_mask: [B, N] bool, True where a query is real; the answers to others mean nothing.
+        scale: of the logits, after the hash; 1 / sqrt(D) if None.
     Returns:
         [B, heads, N, E], in the dtype of v.
     """
@@ -57,13 +60,18 @@ def smyrf_attention(
         used = ((torch.maximum(query_count, key_count) + cluster_size - 1) // cluster_size).clamp(min=1)
 
         numbers = torch.arange(clusters, device=q.device)[None]
-        slots = torch.arange(cluster_size, device=q.device)
+        # A cluster has no more places for a side than the side has tokens.
+        query_places, key_places = (places_for(cluster_size, t.shape[2]) for t in (q, k))
         query_starts, key_starts = (numbers * count // used for count in (query_count, key_count))  # [B, G]
         key_ends = torch.maximum((numbers + 1) * key_count // used, key_starts + 1)
-        of_queries, of_keys = (starts[..., None] + slots for starts in (query_starts, key_starts))  # [B, G, T]
+        of_queries, of_keys = (
+            starts[..., None] + torch.arange(places, device=q.device)
+            for starts, places in ((query_starts, query_places), (key_starts, key_places))
+        )  # [B, G, T]
         is_key = of_keys < torch.minimum(key_ends, key_count)[..., None]
 
-        queries = taken(q * q.shape[-1] ** -0.5, _members(query_order, of_queries))  # [B, heads, R, G, T, D]
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        queries = taken(q * scale, _members(query_order, of_queries))  # [B, heads, R, G, T, D]
         members = _members(key_order, of_keys)
         logits = at_least_float32(queries @ taken(k, members).mT)
         logits = logits.masked_fill(~is_key[:, None, None, :, None, :], -torch.inf)
@@ -72,9 +80,9 @@ def smyrf_attention(
         rank = ranks(query_order)
         count, used = query_count.clamp(min=1)[:, None, None], used[:, None, None]
         cluster = ((rank + 1) * used - 1) // count
-        place = cluster * cluster_size + rank - cluster * count // used
-        lines_before = torch.arange(lines.shape[1], device=q.device)[:, None] * (clusters * cluster_size)
-        place = place.clamp(max=clusters * cluster_size - 1) + lines_before
+        place = cluster * query_places + rank - cluster * count // used
+        lines_before = torch.arange(lines.shape[1], device=q.device)[:, None] * (clusters * query_places)
+        place = place.clamp(max=clusters * query_places - 1) + lines_before
         return merged_rounds(values.flatten(2, 4), log_sums.flatten(2), place).to(v.dtype)
 
 
