@@ -210,7 +210,7 @@ def test_golden_simple(case: Golden) -> None:
         out = functional_call(mixer, our_state(params), (inputs["x"],), strict=True)
     else:
         q, k, v = (inputs[name].flatten(2) for name in "qkv")
-        gathered = idiaps_cumulative(k, v) if case.kwargs["causal"] else aft_simple(k, v)
+        gathered = idiaps_cumulative(k, v) if case.kwargs.get("causal", False) else aft_simple(k, v)
         out = (q.sigmoid() * gathered).view(inputs["q"].shape)
     assert_golden(case, out, inputs, params, tol=1e-10)
 

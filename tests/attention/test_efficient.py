@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from visionattn.attention.base import QKVAttention
 from visionattn.attention.efficient import EfficientAttention, ScaledEfficientAttention
-from visionattn.ops.efficient_attention import efficient_attention
+from visionattn.ops.efficient_attention import efficient_attention, scaled_efficient_attention
 
 DIM = 6
 GRIDS = ((7,), (3, 5), (2, 3, 2))
@@ -182,17 +182,17 @@ def test_golden_image_linear_attention(case: Golden) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", golden("attention", "derived_efficient_attention", lambda row: not row["kwargs"]["causal"])
+    "case", golden("attention", "derived_efficient_attention", lambda row: not row["kwargs"].get("causal", False))
 )
 def test_golden_derived(case: Golden) -> None:
     heads = case.kwargs["heads"]
     inputs, params = case.leaves("in"), case.leaves("param")
+    form = {"softmax": EfficientAttention, "scaling": ScaledEfficientAttention}[case.kwargs["normalization"]]
     if "q" in inputs:
-        assert case.kwargs["normalization"] == "softmax"
+        attend = {EfficientAttention: efficient_attention, ScaledEfficientAttention: scaled_efficient_attention}[form]
         q, k, v = (inputs[name].unflatten(-1, (heads, -1)).transpose(1, 2) for name in "qkv")
-        out = efficient_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = attend(q, k, v).transpose(1, 2).flatten(2)
     else:
-        form = {"softmax": EfficientAttention, "scaling": ScaledEfficientAttention}[case.kwargs["normalization"]]
         x = inputs["x"].movedim(1, -1)
         state = conv_state(params, "queries", "keys", "values", "reprojection")
         key_dim, value_dim = len(params["keys.bias"]), len(params["values.bias"])

@@ -192,9 +192,18 @@ def test_every_offset_has_its_own_row() -> None:
     assert sorted(pairs) == list(range(len(mixer.relative_position_bias_table)))
 
 
+def published_offset_index(window: int) -> Tensor:
+    """The reference's: rows of 2 p + w offsets where there are 2 (w + p) - 1, so that several share a bias."""
+    around = window // 2
+    offsets = torch.arange(window)[:, None] - torch.arange(-around, window + around) + around + window - 1
+    index = offsets[:, None, :, None] * (2 * around + window) + offsets[None, :, None, :]
+    return index.flatten(0, 1).flatten(1)
+
+
 @pytest.mark.parametrize("case", golden("attention", "transformer_ls_vision"))
 def test_golden(case: Golden) -> None:
-    sizes = {"num_heads": 8, "w": 2, "dp_rank": 2, "nglo": 1, "qkv_bias": False} | case.kwargs
+    defaults = {"num_heads": 8, "w": 2, "dp_rank": 2, "nglo": 1, "qkv_bias": False, "qk_scale": None, "rpe": False}
+    sizes = defaults | case.kwargs
     inputs, params = case.leaves("in"), case.leaves("param")
     names = {
         "to_dynamic_projection": "dynamic_projection",
@@ -211,10 +220,20 @@ def test_golden(case: Golden) -> None:
         window=(sizes["w"],) * 2 if sizes["w"] else None,
         rank=sizes["dp_rank"],
         qkv_bias=sizes["qkv_bias"],
+        relative_position_bias=sizes["rpe"],
     ).double()
     state = {
         f"{names[key.split('.')[0]]}.{key.split('.')[1]}": t for key, t in params.items() if key.split(".")[0] in names
     }
+    if sizes["rpe"]:
+        index = case.group("buffer").get("relative_position_index", published_offset_index(sizes["w"]))
+        state["offset_index"] = index.view(sizes["w"] ** 2, -1)
+        state["relative_position_bias_table"] = params["local_relative_position_bias_table"]
+    if sizes["qk_scale"] is not None:
+        factor = torch.ones(3, case.args[0], dtype=torch.float64)
+        factor[0] = sizes["qk_scale"] * math.sqrt(case.args[0] / sizes["num_heads"])  # queries alone have no norm
+        for key in ("qkv.weight", "qkv.bias")[: 1 + sizes["qkv_bias"]]:
+            state[key] = (state[key].movedim(0, -1) * factor.flatten()).movedim(-1, 0)
     first = sizes["nglo"]
     x = inputs["x"][:, first:].unflatten(1, (sizes["nx"], sizes["ny"]))
     if first:

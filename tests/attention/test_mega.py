@@ -202,31 +202,44 @@ def test_golden_average(case: Golden) -> None:
     assert_golden(case, out, inputs, params, tol=1e-10)
 
 
+class MegaSquaredReLU(GatedAveraging):
+    """The official layer's third activation, of which there is no mechanism here."""
+
+    def weigh(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, hidden: Tensor | None) -> Tensor:
+        return (q @ k.mT / k.shape[-2] + bias).relu().square() @ v
+
+
+ACTIVATIONS: dict[str, type[GatedAveraging]] = {"softmax": Mega, "laplace": MegaLaplace, "relu2": MegaSquaredReLU}
+
+
 @pytest.mark.parametrize("case", golden("attention", "mega_gated_attn"))
 def test_golden_gated_attention(case: Golden) -> None:
-    """The official layer with its residual, through the mixer."""
+    """The official layer with its residual, through the mixer; one direction is two, of which one averages nothing."""
     inputs, params, kwargs = case.leaves("in"), case.leaves("param"), case.kwargs
-    assert kwargs["bidirectional"], "one direction has no mixer here"
-    tokens, dim, rotary = len(inputs["x"]), kwargs["embed"], kwargs.get("rel_pos_bias") == "rotary"
-    form = MegaLaplace if kwargs.get("attention_activation") == "laplace" else Mega
-    mixer = form(
+    tokens, dim, rotary = len(inputs["x"]), kwargs["embed"], kwargs.get("rel_pos_bias", "simple") == "rotary"
+    directions = 2 if kwargs.get("bidirectional", False) else 1
+    chunk = kwargs.get("chunk_size", -1)
+    mixer = ACTIVATIONS[kwargs.get("attention_activation", "softmax")](
         dim,
         (tokens,),
         key_dim=kwargs["zdim"],
         value_dim=kwargs["hdim"],
         averages=kwargs["ndim"],
-        chunk=kwargs.get("chunk_size"),
+        chunk=chunk if chunk > 0 else None,
         rotary=rotary,
     )
     names = {"norm": "norm.norm", "value": "v_proj", "gates": "mx_proj", "attended": "h_proj"}
     state = {f"{ours}.{k}": params[f"{theirs}.{k}"] for ours, theirs in names.items() for k in ("weight", "bias")}
     state |= {"scale": params["gamma"], "shift": params["beta"], "average.omega": params["move.omega"]}
     for ours, theirs in (("alpha", "delta"), ("delta", "alpha"), ("beta", "beta"), ("gamma", "gamma")):
-        state[f"average.{ours}"] = params[f"move.{theirs}"].view(1, 2, dim, kwargs["ndim"])
+        given = params[f"move.{theirs}"].view(1, directions, dim, kwargs["ndim"])
+        state[f"average.{ours}"] = torch.cat([given, given.new_zeros(1, 2 - directions, *given.shape[2:])], dim=1)
     if rotary:
         state["turned"] = torch.stack([params["rel_pos_bias.alpha"], params["rel_pos_bias.beta"]])
     else:
-        state["bias"] = params["rel_pos_bias.rel_pos_bias"]
+        table = params["rel_pos_bias.rel_pos_bias"]  # as long as max_positions wants; a shorter line has its middle
+        extent = tokens if chunk < 0 else chunk
+        state["bias"] = table[(len(table) + 1) // 2 - extent :][: 2 * extent - 1]
     x = inputs["x"].transpose(0, 1)
     out = (x + functional_call(mixer, state, (x,), strict=True)).transpose(0, 1)
     # The rotary form's angles are float32 in the reference.
@@ -255,13 +268,13 @@ def bucketed_bias(table: Tensor, tokens: int, width: int, causal: bool) -> Tenso
 def test_golden_lucidrains(case: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its average has one decay for all channels of a head and no direct path; its logits are scaled by the width."""
     inputs, params, kwargs = case.leaves("in"), case.leaves("param"), case.kwargs
-    x, causal, dim, z = inputs["x"], kwargs.get("causal", True), kwargs["dim"], kwargs["attn_dim_qk"]
+    x, causal, dim, z = inputs["x"], kwargs.get("causal", True), kwargs.get("dim", 128), kwargs.get("attn_dim_qk", 64)
 
     def layer(name: str, x: Tensor) -> Tensor:
         return F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
 
     kernels = []
-    heads = kwargs["ema_heads"]
+    heads = kwargs.get("ema_heads", 16)
     for number, prefix in enumerate(("", "reverse_") if not causal else ("",)):
         share = params[f"multi_headed_ema.{prefix}alphas"].sigmoid()
         decay = (1 - share) * params[f"multi_headed_ema.{prefix}dampen_factors"].sigmoid()

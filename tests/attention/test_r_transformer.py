@@ -140,17 +140,27 @@ def test_golden_local_networks(case: Golden) -> None:
 
 @pytest.mark.parametrize("case", golden("attention", "rtransformer", lambda row: not local_rnn(row)))
 def test_golden_block(case: Golden) -> None:
-    """The whole block: the mixer with the official norms, its residual, and the perceptron behind it."""
+    """The whole block: the mixer with the official norms, its residual, and the perceptron behind it.
+
+    Of N local layers the last is the mixer's; those before it are run here.
+    """
     inputs, params, kwargs = case.leaves("in"), case.leaves("param"), case.kwargs
-    assert kwargs["N"] == 1, "one local layer is what a mixer has"
     form = next(form for form, cell in CELLS.items() if cell.__name__ == kwargs["rnn_type"])
+
+    def norm(name: str) -> OfficialNorm:
+        return OfficialNorm(params[f"{name}.norm.a_2"], params[f"{name}.norm.b_2"])
+
+    layers = [
+        Recurrence(*(params[f"layers.{number}.local_rnn.rnn.{name}_l0"] for name in Recurrence._fields))
+        for number in range(kwargs["N"])
+    ]
     x = inputs["x"]
+    for number, layer in enumerate(layers[:-1]):
+        x = x + local_recurrence(norm(f"layers.{number}.connection")(x), layer, form.cell, kwargs["ksize"])
     mixer = form(case.args[0], (x.shape[1],), window=kwargs["ksize"], causal=True, num_heads=kwargs["h"])
-    norms = ("layers.0.connection", "connections.0", "connections.1")
-    mixer.norm1, mixer.norm2, last = (
-        OfficialNorm(params[f"{name}.norm.a_2"], params[f"{name}.norm.b_2"]) for name in norms
-    )
-    state = {f"forwards.0.{name}": params[f"layers.0.local_rnn.rnn.{name}_l0"] for name in Recurrence._fields}
+    mixer.norm1, mixer.norm2 = norm(f"layers.{len(layers) - 1}.connection"), norm("connections.0")
+    last = norm("connections.1")
+    state = {f"forwards.0.{name}": t for name, t in layers[-1]._asdict().items()}
     for kind in ("weight", "bias"):
         state[f"qkv.{kind}"] = torch.cat([params[f"pooling.linears.{n}.{kind}"] for n in range(3)])
         state[f"proj.{kind}"] = params[f"pooling.linears.3.{kind}"]

@@ -13,9 +13,9 @@ from visionattn.attention.base import QKVAttention
 from visionattn.attention.criss_cross import CrissCrossAttention
 from visionattn.attention.neighborhood import LocalAttention
 from visionattn.attention.window import WindowAttention
-from visionattn.ops.block_attention import block_attention
+from visionattn.ops.block_attention import Blocks, block_attention
 from visionattn.ops.neighborhood import causal_ngram_attention
-from visionattn.ops.sparse_patterns import block_pairs, column_pairs, fixed_pairs, strided_pairs
+from visionattn.ops.sparse_patterns import block_pairs, column_pairs, fixed_pairs, strided_pairs, summary_pairs
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -76,12 +76,31 @@ def fixed_local(case: Golden, numbers: Sequence[int]) -> Attend:
     return lambda q, k, v: block_attention(q, k, v, [block_pairs(q.shape[2], case.kwargs["length"], causal=True)])
 
 
+def fixed_summary(case: Golden, numbers: Sequence[int]) -> Attend:
+    """The second head: the last c of every block up to the query, and itself where the file's mask says so.
+
+    Without itself a query before the first of them sees nothing, and answers 0.
+    """
+    length, count = case.kwargs["length"], case.kwargs["c"]
+    sees_itself = case.group("buffer")["mask"].diagonal()
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        own = block_pairs(q.shape[2], length, causal=True)
+        itself = (own.queries[:, :, None] == own.keys[:, None]) & sees_itself[own.queries][:, :, None]
+        last = own.keys[:, None] % length >= length - count
+        inside = Blocks(own.queries, own.keys, own.seen & (last | itself), own.slots)
+        return block_attention(q, k, v, [inside, summary_pairs(q.shape[2], length, count, causal=True)])
+
+    return attend
+
+
 ADAPTERS = {
     r"strided_causal_merged": strided,
     r"strided_local_causal": strided_local,
     r"strided_col_causal": strided_column,
     r"fixed_causal_merged": fixed,
     r"fixed_local_causal": fixed_local,
+    r"fixed_(?:col|column|summary)_causal": fixed_summary,
     r"axial_(\d+)x(\d+)": axial,
     r"ngram(\d+)_causal": ngram,
     r"xformers_local2d_(\d+)x(\d+)_d(\d+)": local,

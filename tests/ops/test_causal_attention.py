@@ -88,7 +88,7 @@ def test_finite_where_keys_grow_by_hundreds(form: Callable[..., Tensor]) -> None
 
 
 @pytest.mark.parametrize(
-    "case", golden("attention", "derived_efficient_attention", lambda row: row["kwargs"]["causal"])
+    "case", golden("attention", "derived_efficient_attention", lambda row: row["kwargs"].get("causal", False))
 )
 def test_golden_causal_efficient_attention(case: Golden) -> None:
     heads, leaves = case.kwargs["heads"], case.leaves("in")
