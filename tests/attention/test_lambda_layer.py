@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -185,6 +186,22 @@ def test_a_map_twice_as_fine_says_as_much_as_the_one_it_was_learned_on() -> None
     fine = v.repeat_interleave(2, 2).repeat_interleave(2, 3)
     coarse = mixer.position_lambdas(v)
     torch.testing.assert_close(mixer.position_lambdas(fine)[:, :16], coarse)
+
+
+def test_the_table_is_drawn_as_wide_as_asked_for() -> None:
+    """At first, with queries and values of unit variance, an answer's is table_std^2 * key_dim * tokens."""
+    torch.manual_seed(0)
+    paper = LambdaLayerGlobal(32, (16, 16))
+    torch.manual_seed(0)
+    narrow = LambdaLayerGlobal(32, (16, 16), table_std=1 / 64)
+    torch.testing.assert_close(64 * narrow.table, paper.table)
+    assert paper.table.std().item() == pytest.approx(1, abs=0.02)
+    x = tensor(2, 16, 16, 32).float()
+    assert narrow(x).std().item() == pytest.approx(1, rel=0.25)
+    assert paper(x).std().item() == pytest.approx(64, rel=0.25)
+    for wrong in (0.0, -1.0, math.inf):
+        with pytest.raises(ValueError, match=rf"table_std={wrong} must be positive and finite; 1\.0 is the paper's"):
+            LambdaLayerGlobal(32, (16, 16), table_std=wrong)
 
 
 def test_a_frozen_norm_takes_a_batch_norms_checkpoint_and_trains_nothing() -> None:

@@ -26,7 +26,6 @@ from visionattn.attention.base import (
     check_heads,
     check_no_context_mask,
     check_probabilities,
-    check_whole,
     refuse_loose_queries,
 )
 from visionattn.ops.aft import aft_conv, aft_full, aft_local, aft_simple
@@ -57,7 +56,6 @@ class GatedGathering(ContextMixer):
         key_width: int | None = None,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(hidden_dim=hidden_dim)
         self.hidden_dim = dim if hidden_dim is None else hidden_dim
         if self.hidden_dim < 1:
             raise ValueError(f"hidden_dim={hidden_dim} must be 1 or more")
@@ -185,7 +183,6 @@ class AFTLocal(GatedGathering, SameGridMixer):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, grid, hidden_dim=hidden_dim, qkv_bias=qkv_bias, proj_drop=proj_drop)
-        check_whole(window=window)
         if window < 1:
             raise ValueError(f"window={window} must be 1 or more")
         self.window = window
@@ -226,7 +223,6 @@ class AFTConv(GatedGathering, SameGridMixer):
         qkv_bias: bool = True,
         proj_drop: float = 0.0,
     ) -> None:
-        check_whole(num_heads=num_heads, kernel_size=kernel_size)
         super().__init__(
             dim,
             grid,
@@ -261,7 +257,6 @@ class AFTConv(GatedGathering, SameGridMixer):
 
 def _factors(mixer: TokenMixer, width: int) -> tuple[nn.Parameter, nn.Parameter]:
     """Two [width, *grid], N(0, 0.01); the mixer takes grids of as many dimensions."""
-    check_whole(bias_dim=width)
     name = type(mixer).__name__
     if mixer.grid is None:
         raise ValueError(f"{name} learns a bias for every position: give it a grid, such as grid=(32, 32)")

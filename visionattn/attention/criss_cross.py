@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import Claims, ContextQKVAttention, SameGridMixer, check_whole
+from visionattn.attention.base import Claims, ContextQKVAttention, SameGridMixer
 from visionattn.attention.neighborhood import BlockwiseAttention
 from visionattn.ops.axial import axial_attention, crossing_lines
 from visionattn.ops.block_attention import Blocks
@@ -91,7 +91,6 @@ class AxialAttention(ContextQKVAttention, SameGridMixer):
             attn_drop=attn_drop,
             proj_drop=proj_drop,
         )
-        check_whole(axis=axis)
         dims = 3 if self.grid is None else len(self.grid)
         if not 0 <= axis < dims:
             raise ValueError(f"axis={axis} is no axis of a grid of {dims} dimensions; use 0 to {dims - 1}")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visionattn.attention.base import Claims, SameGridMixer, check_heads, check_no_context_mask, check_whole
+from visionattn.attention.base import Claims, SameGridMixer, check_heads, check_no_context_mask
 from visionattn.attention.token_norm import normalized, token_norm
 from visionattn.ops.lambdas import (
     apply_lambdas,
@@ -60,7 +60,6 @@ class LambdaMixer(SameGridMixer):
         frozen_norm: bool,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(num_heads=num_heads, key_dim=key_dim, depth=depth)
         check_heads(num_heads, dim, "dim")
         for name, number in (("key_dim", key_dim), ("depth", depth)):
             if number < 1:
@@ -153,7 +152,6 @@ class LambdaLayer(LambdaMixer):
             norm_groups=norm_groups,
             frozen_norm=frozen_norm,
         )
-        check_whole(kernel_size=kernel_size)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} must be odd, such as {max(1, kernel_size) | 1}")
         dims = 2 if self.grid is None else len(self.grid)
@@ -172,8 +170,11 @@ class LambdaLayerGlobal(LambdaMixer):
 
     Args:
         grid: where the table of offsets is learned; needed.
+        table_std: the standard deviation that the table is drawn with; 1 is the paper's, whose networks have a norm
+            behind the layer. At first an answer's is table_std * sqrt(key_dim * tokens): where no norm follows,
+            table_std=0.01 suits a map of 24 x 24.
     Raises:
-        ValueError: there is no grid.
+        ValueError: there is no grid, or table_std is not positive and finite.
     """
 
     claims = Claims(paper=_PAPER, cost="N^2")
@@ -188,6 +189,7 @@ class LambdaLayerGlobal(LambdaMixer):
         depth: int = 1,
         norm_groups: int | None = None,
         frozen_norm: bool = False,
+        table_std: float = 1.0,
     ) -> None:
         super().__init__(
             dim,
@@ -200,8 +202,11 @@ class LambdaLayerGlobal(LambdaMixer):
         )
         if self.grid is None:
             raise ValueError("LambdaLayerGlobal learns every offset on the map: give it a grid, such as grid=(32, 32)")
+        if not 0 < table_std < math.inf:
+            raise ValueError(f"table_std={table_std} must be positive and finite; 1.0 is the paper's")
         self.grid_dims = (len(self.grid),)
-        self.table = nn.Parameter(torch.randn(key_dim, depth, *(2 * extent - 1 for extent in self.grid)))
+        offsets = [2 * extent - 1 for extent in self.grid]
+        self.table = nn.Parameter(torch.randn(key_dim, depth, *offsets) * table_std)
 
     def position_lambdas(self, v: Tensor) -> Tensor:
         return global_position_lambdas(v, resized_offsets(self.table, v.shape[2:-1]).to(v.dtype))

@@ -24,7 +24,6 @@ from visionattn.attention.base import (
     check_heads,
     check_no_context,
     check_probabilities,
-    check_whole,
     split_heads,
 )
 from visionattn.ops.block_attention import Source, all_pairs, joint_attention
@@ -69,7 +68,6 @@ class LongShortAttention(TokenMixer):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(num_heads=num_heads, rank=rank)
         check_heads(num_heads, dim, "dim")
         check_probabilities(attn_drop=attn_drop, proj_drop=proj_drop)
         if rank < 0:

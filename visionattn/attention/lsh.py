@@ -19,7 +19,6 @@ from visionattn.attention.base import (
     check_heads,
     check_no_context,
     check_probabilities,
-    check_whole,
     split_heads,
 )
 from visionattn.ops.lsh_attention import lsh_attention
@@ -64,15 +63,6 @@ class LSHAttention(TokenMixer):
         seed: int = 0,
     ) -> None:
         super().__init__(dim, grid)
-        check_whole(
-            num_heads=num_heads,
-            bucket_size=bucket_size,
-            rounds=rounds,
-            max_buckets=max_buckets,
-            key_dim=key_dim,
-            value_dim=value_dim,
-            seed=seed,
-        )
         for name, number in (("bucket_size", bucket_size), ("rounds", rounds)):
             if number < 1:
                 raise ValueError(f"{name}={number} must be 1 or more")

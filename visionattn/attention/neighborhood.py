@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visionattn.attention.base import Claims, ContextQKVAttention, SameGridMixer, check_whole
+from visionattn.attention.base import Claims, ContextQKVAttention, SameGridMixer
 from visionattn.ops.block_attention import Blocks, block_attention
 from visionattn.ops.neighborhood import local_blocks, neighborhood_blocks
 from visionattn.registry import ATTENTION
@@ -83,7 +83,6 @@ class NeighborhoodAttention(BlockwiseAttention):
             attn_drop=attn_drop,
             proj_drop=proj_drop,
         )
-        check_whole(kernel=kernel, dilation=dilation)
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel={kernel} must be odd, such as {max(1, kernel) | 1}")
         _check_dilation(dilation)
@@ -138,7 +137,6 @@ class LocalAttention(BlockwiseAttention):
             attn_drop=attn_drop,
             proj_drop=proj_drop,
         )
-        check_whole(radius=radius, dilation=dilation)
         if radius < 0:
             raise ValueError(f"radius={radius} must be 0 or more")
         _check_dilation(dilation)

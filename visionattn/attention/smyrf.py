@@ -16,7 +16,6 @@ from visionattn.attention.base import (
     Claims,
     ContextQKVAttention,
     check_no_context_mask,
-    check_whole,
     split_heads,
 )
 from visionattn.ops.smyrf_attention import smyrf_attention
@@ -69,7 +68,6 @@ class SMYRF(ContextQKVAttention):
             qkv_bias=qkv_bias,
             proj_drop=proj_drop,
         )
-        check_whole(cluster_size=cluster_size, rounds=rounds, seed=seed)
         for name, number in (("cluster_size", cluster_size), ("rounds", rounds)):
             if number < 1:
                 raise ValueError(f"{name}={number} must be 1 or more")

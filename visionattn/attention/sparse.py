@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
-from visionattn.attention.base import Claims, check_whole
+from visionattn.attention.base import Claims
 from visionattn.attention.neighborhood import BlockwiseAttention
 from visionattn.ops.block_attention import Blocks
 from visionattn.ops.sparse_patterns import fixed_pairs, strided_pairs
@@ -111,7 +111,6 @@ class FixedSparseAttention(BlockwiseAttention):
             proj_drop=proj_drop,
         )
         _check_stride(stride)
-        check_whole(summary=summary)
         if summary < 1:
             raise ValueError(f"summary={summary} must be 1 or more")
         self.stride, self.summary, self.causal = stride, summary, causal
@@ -122,6 +121,5 @@ class FixedSparseAttention(BlockwiseAttention):
 
 
 def _check_stride(stride: int | None) -> None:
-    check_whole(stride=stride)
     if stride is not None and stride < 1:
         raise ValueError(f"stride={stride} must be 1 or more; None takes the extent of the map's last axis")
