@@ -19,6 +19,7 @@ from torchvision.ops import roi_align
 
 from visionattn import build_attention, create_backbone, list_attention
 from visionattn.analysis.macs import count_macs, published_form
+from visionattn.attention.base import ContextMixer
 from visionattn.attention.build import attention_class
 from visionattn.ops.concatenation_convolution import assembled
 from visionattn.ops.cost_volume import group_correlation_volume
@@ -146,6 +147,15 @@ def test_mechanism(name: str) -> None:
     rounding = 10 if transforms else 0
     assert counted == pytest.approx(by_torch(lambda: mixer(x)) + transforms, rel=0, abs=rounding)
     assert counted == pytest.approx(B * BY_HAND[name] + ONCE.get(name, 0) + transforms, rel=0, abs=rounding)
+
+
+@pytest.mark.parametrize("name", [n for n in MECHANISMS if issubclass(attention_class(n), ContextMixer)])
+def test_another_map_of_the_same_grid_costs_what_the_map_itself_does(name: str) -> None:
+    torch.manual_seed(0)
+    mixer = build_attention(name, C, grid=(H, W)).eval()
+    x, context = torch.randn(2, B, H, W, C)
+    counted = ours(lambda: mixer(x, context))
+    assert counted == by_torch(lambda: mixer(x, context)) == B * BY_HAND[name] + ONCE.get(name, 0)
 
 
 @pytest.mark.parametrize("heads", [1, 4])

@@ -490,3 +490,14 @@ def test_exports(name: str) -> None:
     with torch.no_grad():
         program = torch.export.export(mixer, (x,))
         torch.testing.assert_close(program.module()(x), mixer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@every_context_mechanism
+@pytest.mark.usefixtures("fresh_compiler")
+def test_exports_with_a_context(name: str) -> None:
+    grid = main_grid(name)
+    mixer, x, context = make(name, grid).float(), random_map(grid).float(), random_map(grid, seed=5).float()
+    with torch.no_grad():
+        program = torch.export.export(mixer, (x, context))
+        torch.testing.assert_close(program.module()(x, context), mixer(x, context), rtol=1e-5, atol=1e-5)
