@@ -1,7 +1,8 @@
 """Golden vectors: inputs, parameters, outputs and gradients recorded from the official implementations.
 
 They lie outside this repository, under $VISIONATTN_GOLDEN or ../shared/golden. A test adapts a whole family from
-index.json, so that more or fewer files of a family pass without new code.
+index.json, so that more or fewer files of a family pass without new code. A file whose row says what the reference does
+unasked is met a second time with a row that leaves it unsaid.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference_defaults import without_defaults
 from torch import Tensor
 
 ROOT = Path(os.environ.get("VISIONATTN_GOLDEN") or Path(__file__).parents[2] / "shared" / "golden")
@@ -63,6 +65,8 @@ class Golden:
 def golden(folder: str, family: str, keep: Callable[[dict[str, Any]], bool] = lambda row: True) -> list[Any]:
     """Parameters for `@pytest.mark.parametrize("case", golden("attention", family))`: every file of the family.
 
+    Those that say a default come twice, as `name` and as `name-unsaid`.
+
     Args:
         folder: "attention" or "stereo".
         family: as in index.json.
@@ -71,11 +75,14 @@ def golden(folder: str, family: str, keep: Callable[[dict[str, Any]], bool] = la
     index = ROOT / folder / "index.json"
     if not index.is_file():
         return _skipped(f"no golden vectors at {ROOT}: set VISIONATTN_GOLDEN")
-    rows = {name: row for name, row in json.loads(index.read_text()).items() if row["family"] == family and keep(row)}
+    rows = {name: row for name, row in json.loads(index.read_text()).items() if row["family"] == family}
+    unsaid = {name: without_defaults(row) for name, row in rows.items()}
     cases = [
-        pytest.param(Golden(path, row), id=name)
-        for name, row in rows.items()
+        pytest.param(Golden(path, row), id=case)
+        for name in rows
         if (path := index.parent / f"{name}.npz").is_file()
+        for case, row in ((name, rows[name]), (f"{name}-unsaid", unsaid[name]))
+        if keep(row) and (case == name or row != rows[name])
     ]
     return cases or _skipped(f"no golden file of family {family} in {index.parent}")
 

@@ -47,7 +47,7 @@ def test_golden(case: Golden) -> None:
     """k consecutive images are the frames of one clip, gathered jointly; no projection behind."""
     sizes = dict(zip(("in_channels", "c_m", "c_n"), case.args, strict=False)) | case.kwargs
     inputs, params = case.leaves("in"), case.leaves("param")
-    frames = sizes["k"]
+    frames = sizes.get("k", 1)
     clips = inputs["x"].unflatten(0, (-1, frames))  # [B, k, C, H, W]
     features, keys, queries = (
         F.conv2d(clips.flatten(0, 1), params[f"conv{name}.weight"], params[f"conv{name}.bias"])

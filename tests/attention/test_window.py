@@ -219,12 +219,14 @@ def test_golden_microsoft_block(case: Golden) -> None:
 def test_golden_timm(case: Golden) -> None:
     if case.row["cls"].endswith("WindowAttention"):
         dim, heads = case.args
-        window = case.kwargs["window_size"]
+        window = case.kwargs.get("window_size", 7)
+        window = (window, window) if isinstance(window, int) else window
         assert_golden_mixer(case, WindowAttention(dim, window=window, num_heads=heads), window)
         return
-    dim, grid, heads = case.args
-    m, s = case.kwargs.get("window_size", 7), case.kwargs.get("shift_size", 0)
-    assert set(case.kwargs) <= {"window_size", "shift_size", "dynamic_mask"}
+    sizes = {"num_heads": 4, "window_size": 7, "shift_size": 0, "dynamic_mask": False}
+    assert set(case.kwargs) <= set(sizes)
+    sizes |= dict(zip(("dim", "grid", "num_heads"), case.args, strict=False)) | case.kwargs
+    dim, grid, heads, m, s = (sizes[name] for name in ("dim", "grid", "num_heads", "window_size", "shift_size"))
     mixer = WindowAttention(
         dim, window=(m, m), shift=(s, s), num_heads=heads, mask_padding=False, shift_before_padding=True
     )
