@@ -66,7 +66,8 @@ def number_format(dtype: torch.dtype) -> dict[str, Any]:
     import triton.language as tl
 
     formats = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-    exact = torch.get_float32_matmul_precision() == "highest"
+    # Not torch.get_float32_matmul_precision(), which raises where the newer setting was used.
+    exact = torch.backends.cuda.matmul.fp32_precision != "tf32"
     return {
         "DOT": tl.float32 if INTERPRETED else formats.get(dtype, tl.float32),
         "PRECISION": "tf32x3" if exact and dtype == torch.float32 else "tf32",
