@@ -8,6 +8,7 @@ from packaging.requirements import Requirement
 from visionattn.cli import doctor
 from visionattn.cli.doctor import broken_imports, mismatches
 from visionattn.cli.main import main
+from visionattn.ops.kernels import dispatch
 
 FINE = {
     "torch": "2.11.0+cpu",
@@ -78,6 +79,26 @@ def test_the_exit_code_tells_whether_all_is_well(
     assert main(["doctor"]) == (1 if problems else 0)
     lines = capsys.readouterr().out.splitlines()
     shown = {line.split()[0]: line.split()[1:] for line in lines if line}
-    for name in ("python", "visionattn", "torch", "torchvision", "timm", "onedl-mmcv", "numpy", "device"):
+    for name in ("python", "visionattn", "torch", "torchvision", "timm", "onedl-mmcv", "numpy", "device", "kernels"):
         assert name in shown
     assert lines[-1] == ("problem: torch 1.0 is old" if problems else "everything fits together")
+
+
+@pytest.mark.parametrize("reason", [None, "Triton finds no C compiler"])
+def test_each_gpu_is_said_to_be_served_or_why_not(reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(dispatch, "_unready", lambda device: reason if device.index == 1 else None)
+    assert list(doctor._kernels()) == [
+        "cuda:0 served",
+        "cuda:1 served" if reason is None else f"cuda:1 plain PyTorch, because {reason}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("on", "no CUDA device"), ("off", "exact forms are off"), ("none", "neither on nor off")]
+)
+def test_the_switch_of_the_kernels_is_shown(value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONATTN_KERNELS", value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    (line,) = doctor._kernels()
+    assert said in line

@@ -43,6 +43,8 @@ def run(args: Namespace) -> int:
     problems = [*mismatches(versions, needs, list(_requirements("torchvision"))), *broken_imports()]
     for line in _devices():
         print(f"{'device':<24} {line}")
+    for line in _kernels():
+        print(f"{'kernels':<24} {line}")
     for problem in problems:
         print(f"problem: {problem}")
     if not needs:
@@ -140,6 +142,24 @@ def _devices() -> Iterator[str]:
         yield f"cuda:{index} {torch.cuda.get_device_name(index)}, {memory:.0f} GiB"
     if torch.backends.mps.is_available():
         yield "mps"
+
+
+def _kernels() -> Iterator[str]:
+    """Whether our kernels serve each CUDA device, and why not; on other devices, whether the exact forms are off."""
+    try:
+        import torch
+
+        from visionattn.ops.kernels.dispatch import kernels_allowed, why_none
+
+        for index in range(torch.cuda.device_count()):
+            reason = why_none(torch.device("cuda", index))
+            yield f"cuda:{index} " + ("served" if reason is None else f"plain PyTorch, because {reason}")
+        if not torch.cuda.device_count():
+            yield "no CUDA device" if kernels_allowed() else "VISIONATTN_KERNELS=off: exact forms are off as well"
+    except ValueError as error:  # the variable's
+        yield str(error)
+    except Exception:  # named by broken_imports
+        return
 
 
 def _one_line(error: Exception) -> str:

@@ -53,8 +53,7 @@ def favor_attention(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, mask: T
     Returns:
         [B, heads, N, E], in the dtype of v.
     """
-    features = projection.shape[0]
-    if asked_for(q) and not projection.requires_grad and serves("feature_attention", q, k, v, mask, features=features):
+    if asked_for(q) and not projection.requires_grad and serves("feature_attention", q, k, v, mask, projection):
         return feature_attention_op(q, k, v, projection, mask)[0]
     with without_autocast(q.device):
         q, k, values = (at_least_float32(t) for t in (q, k, v))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from visionattn.ops.kernels.dispatch import (
     TABLE,
     VOLUMES,
     kernels_allowed,
+    missing_for_builds,
     serves,
     why_not,
     why_not_volume,
@@ -41,8 +44,9 @@ def test_the_table_is_what_decides(name: str, ready: None) -> None:
     assert why_not(name, *case(key=served.key_width, value=served.value_width)) is None
     assert str(served.key_width) in why_not(name, *case(key=served.key_width + 1))
     assert str(served.value_width) in why_not(name, *case(value=served.value_width + 1))
-    assert why_not(name, *case(), features=served.features) is None
-    assert str(served.features) in why_not(name, *case(), features=served.features + 1)
+    if served.features:
+        assert why_not(name, *case(), None, torch.zeros(served.features, 4)) is None
+        assert str(served.features) in why_not(name, *case(), None, torch.zeros(served.features + 1, 4))
 
 
 @pytest.mark.parametrize("name", LITTLE_SHARED)
@@ -70,6 +74,10 @@ def test_why_a_kernel_does_not_serve(ready: None) -> None:
     assert "several devices" in reason(q, k, v.to("meta"))
     far = torch.empty_strided((2, 3, 5, 4), (1, 1, 2**29, 1), device="meta")
     assert "2**31" in reason(far, far, far)
+    # Few keys, and so few values: what is large is the answer.
+    q, few, wide = (torch.empty(shape, device="meta") for shape in ((1, 1, 2**23, 1), (1, 1, 2, 1), (1, 1, 2, 256)))
+    assert "2**31" in reason(q, few, wide)
+    q, k, v = case()
 
     class Marked(Tensor):
         pass
@@ -86,6 +94,46 @@ def test_why_a_kernel_does_not_serve(ready: None) -> None:
         watched(q)
     torch.jit.trace(watched, q, check_trace=False)
     assert [r.split()[0] for r in under] == ["a", "a", "the"]
+
+
+MISFITS = {
+    "one image of keys for two of queries": (lambda q, k, v: (q, k[:1], v[:1], None), "do not fit"),
+    "one head of keys for all of the queries": (lambda q, k, v: (q, k[:, :1], v[:, :1], None), "do not fit"),
+    "narrower keys": (lambda q, k, v: (q, k[..., :3], v, None), "do not fit"),
+    "fewer values": (lambda q, k, v: (q, k, v[:, :, :3], None), "do not fit"),
+    "a mask of numbers": (lambda q, k, v: (q, k, v, torch.ones(2, 5, dtype=torch.int64)), "torch.int64"),
+    "a mask of the queries": (lambda q, k, v: (q[:, :, :2], k, v, torch.ones(2, 2, dtype=torch.bool)), "[2, 2]"),
+    "one mask for two images": (lambda q, k, v: (q, k, v, torch.ones(1, 5, dtype=torch.bool)), "[1, 5]"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), MISFITS.values(), ids=MISFITS)
+def test_what_a_kernel_would_read_beside_the_tensors_for(
+    change: Callable[..., tuple[Tensor | None, ...]], said: str, ready: None
+) -> None:
+    assert said in (why_not("efficient_attention", *change(*case())) or "")
+
+
+def test_a_projection_fits_the_queries(ready: None) -> None:
+    def reason(projection: Tensor) -> str:
+        return why_not("feature_attention", *case(), None, projection) or "served"
+
+    assert reason(torch.zeros(7, 4)) == "served"
+    assert "[7, 3]" in reason(torch.zeros(7, 3))
+    assert "several devices" in reason(torch.zeros(7, 4, device="meta"))
+
+
+@pytest.mark.parametrize("shared", ["image", "head"])
+def test_shared_keys_are_broadcast_as_ever(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the plain form, also where kernels are."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 5, width) for width in (4, 4, 6))
+    one = (slice(0, 1),) if shared == "image" else (slice(None), slice(0, 1))
+    expected = efficient_attention(q, k[one].expand_as(k), v[one].expand_as(v))
+    monkeypatch.setattr(dispatch, "_unready", lambda device: None)
+    monkeypatch.setattr("visionattn.ops.efficient_attention.asked_for", lambda t: True)
+    monkeypatch.setattr("visionattn.ops.efficient_attention.efficient_attention_op", None)
+    torch.testing.assert_close(efficient_attention(q, k[one], v[one]), expected)
 
 
 @pytest.mark.parametrize("name", VOLUMES)
@@ -108,12 +156,36 @@ def test_why_a_kernel_does_not_serve_a_volume(name: str, ready: None) -> None:
 
 def test_a_device_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no CUDA device but cpu" in why_not("efficient_attention", *case())
-    for value in ("off", " OFF "):
+    for value in ("off", " OFF ", "0", "false"):
         monkeypatch.setenv("VISIONATTN_KERNELS", value)
         assert not kernels_allowed()
         assert why_not("efficient_attention", *case()) == "VISIONATTN_KERNELS=off"
-    monkeypatch.setenv("VISIONATTN_KERNELS", "on")
-    assert kernels_allowed()
+    for value in ("on", "1", ""):
+        monkeypatch.setenv("VISIONATTN_KERNELS", value)
+        assert kernels_allowed()
+    monkeypatch.setenv("VISIONATTN_KERNELS", "none")
+    with pytest.raises(ValueError, match="VISIONATTN_KERNELS=none is neither on nor off"):
+        kernels_allowed()
+
+
+def test_a_machine_where_triton_cannot_build_takes_the_plain_form(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As many images for containers are: without a compiler, or without Python's headers."""
+    (tmp_path / "gcc").touch(mode=0o755)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda *args: str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert missing_for_builds() is None
+    (tmp_path / "gcc").unlink()
+    assert "no C compiler" in (missing_for_builds() or "")
+    monkeypatch.setenv("CC", "some-cc")
+    assert missing_for_builds() is None
+    (tmp_path / "Python.h").unlink()
+    assert str(tmp_path) in (missing_for_builds() or "")
+    monkeypatch.setattr(dispatch, "_MISSING", "no compiler")
+    assert dispatch._unready(torch.device("cuda")) == "no compiler"
 
 
 def test_the_log_says_why(ready: None, caplog: pytest.LogCaptureFixture) -> None:

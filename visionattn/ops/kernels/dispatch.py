@@ -10,9 +10,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sysconfig
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from typing import NamedTuple
 
 import torch
@@ -74,11 +77,45 @@ _ORDINARY = (Tensor, torch.nn.Parameter)
 # os.environ answers "not there" by two exceptions, which small maps feel; its own table, where it has one, does not.
 _VARIABLES = getattr(os.environ, "_data", os.environ)
 _SWITCH = os.environ.encodekey("VISIONATTN_KERNELS") if _VARIABLES is not os.environ else "VISIONATTN_KERNELS"
+_ON, _OFF = ("on", "1", "true", "yes", ""), ("off", "0", "false", "no")
 
 
 def kernels_allowed() -> bool:
-    """False if the environment says VISIONATTN_KERNELS=off: then everything runs in its plain form."""
-    return _SWITCH not in _VARIABLES or os.environ["VISIONATTN_KERNELS"].strip().lower() != "off"
+    """False if the environment says VISIONATTN_KERNELS=off: then everything runs in its plain form.
+
+    Raises:
+        ValueError: it says neither on nor off.
+    """
+    return _SWITCH not in _VARIABLES or _is_on(os.environ["VISIONATTN_KERNELS"])
+
+
+def _is_on(value: str) -> bool:
+    word = value.strip().lower()
+    if word not in _ON + _OFF:
+        raise ValueError(f"VISIONATTN_KERNELS={value} is neither on nor off; off runs everything in its plain form")
+    return word in _ON
+
+
+def missing_for_builds() -> str | None:
+    """What Triton lacks here to build what launches its kernels: it compiles a few lines of C at the first one."""
+    if os.name == "nt":  # Triton for Windows brings its own compiler
+        return None
+    if not os.environ.get("CC") and which("gcc") is None and which("clang") is None:
+        return "Triton finds no C compiler: install gcc or clang, or name one in CC"
+    # Debian's own scheme of paths is not where Python's headers are.
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    headers = Path(sysconfig.get_path("include", scheme))
+    if not (headers / "Python.h").exists():
+        return f"Triton finds no Python.h in {headers}: install Python's headers, python3-dev or the like"
+    return None
+
+
+_MISSING = missing_for_builds() if _TRITON_INSTALLED and torch.version.cuda else None
+
+
+def why_none(device: torch.device) -> str | None:
+    """Why no kernel serves anything on this device; None if they do."""
+    return _unready(device)
 
 
 def asked_for(t: Tensor) -> bool:
@@ -86,9 +123,11 @@ def asked_for(t: Tensor) -> bool:
     return t.is_cuda or INTERPRETED
 
 
-def serves(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, features: int = 0) -> bool:
+def serves(
+    name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, projection: Tensor | None = None
+) -> bool:
     """Whether the kernel of this name takes the case; where not, the log says why."""
-    return nothing_against(name, why_not(name, q, k, v, mask, features=features))
+    return nothing_against(name, why_not(name, q, k, v, mask, projection))
 
 
 def serves_windows(qkv: Tensor, mask: Tensor | None, window: Sequence[int]) -> bool:
@@ -96,20 +135,23 @@ def serves_windows(qkv: Tensor, mask: Tensor | None, window: Sequence[int]) -> b
     return nothing_against("window_attention", why_not_windows(qkv, mask, window))
 
 
-def why_not(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, features: int = 0) -> str | None:
+def why_not(
+    name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, projection: Tensor | None = None
+) -> str | None:
     """Why the kernel of this name does not take the case; None if it does.
 
     Args:
         name: a key of `TABLE`.
         q, k, v, mask: as the op takes them.
-        features: the number of random features, where there are any.
+        projection: that of random features, where there are any.
     """
-    tensors = (q, k, v) if mask is None else (q, k, v, mask)
+    tensors = (q, k, v, *(t for t in (mask, projection) if t is not None))
     return (
         _unready(q.device)
         or _unusual(tensors)
         or _unlike((q, k, v), tensors)
-        or _too_large(_served(name, q.device), tensors, features)
+        or _misfit(q, k, v, mask, projection)
+        or _too_large(_served(name, q.device), tensors, 0 if projection is None else projection.shape[0])
     )
 
 
@@ -176,6 +218,7 @@ def why_not_folded(
         _unready(x.device)
         or _unusual((*given, *layers))
         or _unlike((*layers,), (*layers, *given))
+        or _misfit_map(given, weights, key_dim, heads)
         or _too_large_map(x, (*given, *layers), layers[0].dtype, folded_rows(key_dim, heads))
     )
 
@@ -207,6 +250,8 @@ def _unready(device: torch.device) -> str | None:
         return None
     if device.type != "cuda" or torch.version.hip is not None:
         return f"the device is no CUDA device but {device.type}"
+    if _MISSING is not None:
+        return _MISSING
     properties = torch.cuda.get_device_properties(device)
     return None if (properties.major, properties.minor) >= CAPABILITY else f"compute capability is below {CAPABILITY}"
 
@@ -221,6 +266,17 @@ def _unlike(numbers: tuple[Tensor, ...], tensors: tuple[Tensor, ...]) -> str | N
     return None if all(t.device == first.device for t in tensors) else "the tensors are on several devices"
 
 
+def _misfit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, projection: Tensor | None) -> str | None:
+    """Shapes that a kernel would read beside the tensors for; the plain form broadcasts them, or has the error."""
+    if not (q.shape[:2] == k.shape[:2] and q.shape[-1] == k.shape[-1] and k.shape[:-1] == v.shape[:-1]):
+        return f"q {list(q.shape)}, k {list(k.shape)} and v {list(v.shape)} do not fit each other"
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (k.shape[0], math.prod(k.shape[2:-1]))):
+        return f"the mask is {mask.dtype} {list(mask.shape)}, not one bool for every key"
+    if projection is not None and projection.shape[1:] != q.shape[-1:]:
+        return f"the projection is {list(projection.shape)}, q {q.shape[-1]} wide"
+    return None
+
+
 def _too_large(served: Served, tensors: tuple[Tensor, ...], features: int) -> str | None:
     q, _, v, *_ = tensors
     if any(t.numel() == 0 for t in tensors):
@@ -231,8 +287,21 @@ def _too_large(served: Served, tensors: tuple[Tensor, ...], features: int) -> st
         return f"a head's value width {v.shape[-1]} is above {served.value_width}"
     if features > served.features:
         return f"{features} features are more than {served.features}"
-    if any(_span(t) > _MOST_ELEMENTS for t in tensors):
-        return "a head spans 2**31 elements of memory or more"
+    if any(_span(t) > _MOST_ELEMENTS for t in tensors) or math.prod(q.shape[1:-1]) * v.shape[-1] > _MOST_ELEMENTS:
+        return "a head, or an image's answer, spans 2**31 elements of memory or more"
+    return None
+
+
+def _misfit_map(maps: Sequence[Tensor], weights: Sequence[Tensor | None], key_dim: int, heads: int) -> str | None:
+    x, (qkv, _, proj, _) = maps[0], weights
+    assert qkv is not None
+    assert proj is not None
+    channels, values = x.shape[-1], proj.shape[-1]
+    layers_fit = qkv.shape == (2 * key_dim + values, channels) and proj.shape[0] == channels
+    if not layers_fit or key_dim % heads or values % heads:
+        return f"layers of {list(qkv.shape)} and {list(proj.shape)} do not fit {heads} heads of a map {list(x.shape)}"
+    if any(t.shape not in (x.shape, x.shape[-1:]) for t in maps):
+        return f"{', '.join(str(list(t.shape)) for t in maps)} are not maps of one shape"
     return None
 
 

@@ -46,7 +46,7 @@ def feature_attention_op(
         den [B, heads, N], the largest of the keys [B, heads] and of the queries [B, heads, N], these two empty for
         elu + 1; all but the answer in float32 at least.
     """
-    if asked_for(q) and serves("feature_attention", q, k, v, mask, features=_count(projection)):
+    if asked_for(q) and serves("feature_attention", q, k, v, mask, projection):
         from visionattn.ops.kernels import feature_attention_triton as kernels
 
         return kernels.forward(q, k, v, projection, mask)
@@ -70,7 +70,7 @@ def feature_attention_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of q, k and v from that of the answer."""
     saved = answer, context, total, denominators, largest_key, largest_query
-    if asked_for(q) and serves("feature_attention", q, k, v, mask, features=_count(projection)):
+    if asked_for(q) and serves("feature_attention", q, k, v, mask, projection):
         from visionattn.ops.kernels import feature_attention_triton_backward as kernels
 
         return kernels.backward(grad, q, k, v, projection, mask, *saved)
@@ -122,10 +122,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     return *feature_attention_backward_op(grad, *ctx.saved_tensors), None, None
-
-
-def _count(projection: Tensor | None) -> int:
-    return 0 if projection is None else projection.shape[0]
 
 
 feature_attention_op.register_autograd(_backward, setup_context=_setup_context)
