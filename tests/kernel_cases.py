@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -109,3 +110,10 @@ def too_large(found: dict[str, float], rounding: float) -> dict[str, float]:
         if not size <= allowed:  # NaN is too large
             wrong[name] = size
     return wrong
+
+
+def assert_differentiable_once(answer: Tensor, leaf: Tensor) -> None:
+    """Of an op's answer: who asks for the second derivative is told so, and the way out."""
+    (first,) = torch.autograd.grad(answer.sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"visionattn::\w+ is differentiable once; with VISIONATTN_KERNELS=off"):
+        first.sum().backward()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from interpreted_folded_attention import Case, given
+from kernel_cases import assert_differentiable_once
 from torch import Tensor, nn
 
 from visionattn.attention.build import build_attention
@@ -45,6 +46,11 @@ def test_compiles_in_one_graph(name: str) -> None:
     expected = torch.autograd.grad(function(*inputs), leaves)
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
     torch.testing.assert_close(torch.autograd.grad(compiled(*inputs), leaves), expected)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    given = arguments(CASES["x as the residual"])
+    assert_differentiable_once(folded_attention_op(*given)[0], given[0])
 
 
 def test_exports_with_any_number_of_tokens() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import ORDERS, key_mask, laid_out
+from kernel_cases import ORDERS, assert_differentiable_once, key_mask, laid_out
 from torch import Tensor, nn
 
 from visionattn.attention.build import build_attention
@@ -88,6 +88,13 @@ def test_compiles_in_one_graph(name: str) -> None:
 
 
 @each_op
+def test_a_second_derivative_is_refused(name: str) -> None:
+    op, before, after, _ = OPS[name]
+    inputs = leaves()
+    assert_differentiable_once(op(*inputs, *before, None, *after)[0], inputs[0])
+
+
+@each_op
 def test_exports_with_any_number_of_tokens(name: str) -> None:
     op, before, after, _ = OPS[name]
 
@@ -158,6 +165,25 @@ def test_a_compiled_mechanism_is_one_graph(name: str, as_on_a_gpu: list[str]) ->
     mixer, x = build_attention(name, 8), torch.randn(2, 3, 5, 8)
     torch.testing.assert_close(torch.compile(mixer, fullgraph=True, backend="aot_eager")(x), mixer(x))
     assert set(as_on_a_gpu) == {MECHANISMS[name]}
+
+
+TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]] = {
+    "grad": lambda f, x: torch.func.grad(lambda x: f(x).sum())(x),
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (x,))[1],
+    "vmap": lambda f, x: torch.vmap(lambda image: f(image[None]))(x),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("name", ["EfficientAttention", "LinearAttention"])
+def test_a_compiled_transform_takes_the_plain_form(name: str, transform: str, as_on_a_gpu: list[str]) -> None:
+    """An op's derivative in forward mode would be 0 there, and its gradient an error."""
+    torch.manual_seed(0)
+    mixer, x = build_attention(name, 8), torch.randn(2, 3, 5, 8)
+    run = TRANSFORMS[transform]
+    compiled = torch.compile(lambda x: run(mixer, x), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), run(mixer, x))
+    assert not as_on_a_gpu
 
 
 @pytest.mark.parametrize(("dtype", "width"), [(torch.float64, 8), (torch.float32, 200)])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from kernel_cases import assert_differentiable_once
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,6 +99,12 @@ def test_the_twin_of_regression_is_the_plain_form(align_corners: bool) -> None:
 )
 def test_opcheck(name: str, dtype: torch.dtype) -> None:
     torch.library.opcheck(OPS[name].op, (*leaves(name, dtype), *OPS[name].options))
+
+
+@each_op
+def test_a_second_derivative_is_refused(name: str) -> None:
+    inputs = leaves(name)
+    assert_differentiable_once(answer(name, *inputs).square(), inputs[0])
 
 
 @each_op

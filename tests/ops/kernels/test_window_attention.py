@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import key_mask
+from kernel_cases import assert_differentiable_once, key_mask
 from torch import Tensor, nn
 
 from visionattn.attention.build import build_attention
@@ -66,6 +66,11 @@ def test_compiles_in_one_graph(form: str) -> None:
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
     for ours, theirs in zip(torch.autograd.grad(compiled(*given), leaves), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    given = arguments(FORMS[1])
+    assert_differentiable_once(window_attention_op(*given)[0], given[0])
 
 
 @pytest.mark.parametrize("form", FORMS[1:3])

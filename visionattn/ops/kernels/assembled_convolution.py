@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from visionattn.ops import concatenation_convolution as eager
+from visionattn.ops.kernels.differentiable_once import differentiable_once
 from visionattn.ops.kernels.dispatch import asked_for, serves_volume
 from visionattn.ops.kernels.memory_order import empty_volume
 from visionattn.ops.precision import at_least_float32
@@ -101,3 +102,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
 
 
 assembled_convolution_op.register_autograd(_backward, setup_context=_setup_context)
+differentiable_once(assembled_convolution_backward_op)

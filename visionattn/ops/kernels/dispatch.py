@@ -360,11 +360,13 @@ def _span(t: Tensor, start: int = 2) -> int:
 def _unusual(tensors: tuple[Tensor, ...]) -> str | None:
     """What an opaque op with one derivative cannot follow."""
     if torch.compiler.is_compiling():
-        return "an exported program has to run without this package" if torch.compiler.is_exporting() else None
-    if torch._C._get_tracing_state() is not None:
+        if torch.compiler.is_exporting():
+            return "an exported program has to run without this package"
+    elif torch._C._get_tracing_state() is not None:
         return "the model is being traced"
-    if any(type(t) not in _ORDINARY for t in tensors):
+    elif any(type(t) not in _ORDINARY for t in tensors):
         return "a tensor is of a subclass"
+    # Under torch.compile as well: the op's derivatives in forward mode would silently be 0.
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return "a torch.func transform or a forward-mode derivative is at work"
     return None

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from visionattn.ops.kernels import efficient_attention_eager as eager
+from visionattn.ops.kernels.differentiable_once import differentiable_once
 from visionattn.ops.kernels.dispatch import asked_for, serves
 from visionattn.ops.kernels.memory_order import empty_answer
 from visionattn.ops.precision import at_least_float32
@@ -107,3 +108,4 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
 
 
 efficient_attention_op.register_autograd(_backward, setup_context=_setup_context)
+differentiable_once(efficient_attention_backward_op)

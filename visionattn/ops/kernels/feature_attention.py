@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from visionattn.ops.kernels import feature_attention_eager as eager
+from visionattn.ops.kernels.differentiable_once import differentiable_once
 from visionattn.ops.kernels.dispatch import asked_for, serves
 from visionattn.ops.kernels.memory_order import empty_answer
 from visionattn.ops.precision import at_least_float32
@@ -125,3 +126,4 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
 
 
 feature_attention_op.register_autograd(_backward, setup_context=_setup_context)
+differentiable_once(feature_attention_backward_op)

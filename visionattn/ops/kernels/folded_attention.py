@@ -23,6 +23,7 @@ from torch import Tensor
 
 from visionattn.ops.folded_mixing import Options, Weights
 from visionattn.ops.kernels import folded_attention_eager as eager
+from visionattn.ops.kernels.differentiable_once import differentiable_once
 from visionattn.ops.kernels.dispatch import asked_for, serves_folded
 from visionattn.ops.kernels.memory_order import empty_tokens
 from visionattn.ops.precision import at_least_float32
@@ -162,3 +163,4 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
 
 
 folded_attention_op.register_autograd(_backward, setup_context=_setup_context)
+differentiable_once(folded_attention_backward_op)

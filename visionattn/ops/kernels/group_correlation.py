@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from visionattn.ops import group_correlation as eager
+from visionattn.ops.kernels.differentiable_once import differentiable_once
 from visionattn.ops.kernels.dispatch import asked_for, serves_volume
 from visionattn.ops.kernels.memory_order import empty_volume
 from visionattn.ops.precision import at_least_float32
@@ -79,3 +80,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 group_correlation_op.register_autograd(_backward, setup_context=_setup_context)
+differentiable_once(group_correlation_backward_op)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from visionattn.ops import tiled_soft_argmax as eager
+from visionattn.ops.kernels.differentiable_once import differentiable_once
 from visionattn.ops.kernels.dispatch import asked_for, serves_volume
 from visionattn.ops.precision import at_least_float32, without_autocast
 
@@ -92,3 +93,4 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
 
 
 upsampled_soft_argmax_op.register_autograd(_backward, setup_context=_setup_context)
+differentiable_once(upsampled_soft_argmax_backward_op)

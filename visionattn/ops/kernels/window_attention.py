@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from visionattn.ops.kernels import window_attention_eager as eager
+from visionattn.ops.kernels.differentiable_once import differentiable_once
 from visionattn.ops.kernels.dispatch import asked_for, serves_windows
 from visionattn.ops.kernels.window_case import WindowCase
 from visionattn.ops.precision import at_least_float32
@@ -114,3 +115,4 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
 
 
 window_attention_op.register_autograd(_backward, setup_context=_setup_context)
+differentiable_once(window_attention_backward_op)
