@@ -400,6 +400,27 @@ def test_the_kept_bias_follows_the_dtype() -> None:
 
 
 @pytest.mark.usefixtures("plain_form")
+@torch.no_grad()
+def test_a_captured_graph_shares_nothing_with_other_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would read what is kept after that is gone, and others would read what its replays have yet to fill."""
+    mixer, x = make(window=(4, 3), shift=(2, 1)), random_map(5, 7)
+    expected, kept = mixer(x), (mixer._kept_bias._last, mixer._kept_layout._last)
+    made: list[str] = []
+    for name in ("window_layout", "window_bias"):
+        original = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *args, name=name, of=original, **kwargs: made.append(name) or of(*args, **kwargs)
+        )
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    for capturing in (True, True, False):
+        made.clear()
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda capturing=capturing: capturing)
+        assert torch.equal(mixer(x), expected)
+        assert {"window_layout", "window_bias"} == set(made) if capturing else not made
+        assert (mixer._kept_bias._last, mixer._kept_layout._last) == kept
+
+
+@pytest.mark.usefixtures("plain_form")
 def test_copies_and_pickles_keep_nothing() -> None:
     mixer, x = make(window=(4, 3), shift=(2, 1)), random_map(5, 7)
     with torch.no_grad():

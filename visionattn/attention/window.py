@@ -337,7 +337,7 @@ class _Kept(Generic[Made]):
 
     def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """The kept value of this key, or a new one."""
-        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor or _captures_a_graph():
             return make()  # a tracer's tensors must not outlive the trace
         last = self._last
         if last is None or last[0] != key:
@@ -349,6 +349,12 @@ class _Kept(Generic[Made]):
 
     def __reduce__(self) -> tuple[type[_Kept[Made]], tuple[()]]:
         return type(self), ()
+
+
+def _captures_a_graph() -> bool:
+    """What is made now is filled whenever the CUDA graph is replayed; what was made before may be gone by then."""
+    initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return initialized and torch.cuda.is_current_stream_capturing()
 
 
 def _version(parameter: Tensor) -> tuple[int, int] | None:
