@@ -17,19 +17,27 @@ ON_GPU = [
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def assert_as_exact_as_plain_pytorch(measure: Callable[..., dict[str, float]], cases: Mapping[str, Any]) -> None:
-    """No error of a case is above twice that of plain PyTorch in its dtype, and above rounding.
+def each_case(*suites: tuple[Callable[..., dict[str, float]], Mapping[str, Any]]) -> pytest.MarkDecorator:
+    """A test of `measure` and `case` for each case: several processes can share the compiling of their kernels.
 
     Args:
-        measure: of one of the programs for the interpreter.
-        cases: its cases, with a dtype each.
+        suites: what measures, of one of the programs for the interpreter, and its cases, with a dtype each.
     """
-    wrong = {}
-    for name, case in cases.items():
-        found = measure(case, with_loops=False, device="cuda")
-        wrong[name] = too_large(found, max(2e-6, torch.finfo(case.dtype).eps))
-    assert wrong
-    assert not any(wrong.values()), {name: errors for name, errors in wrong.items() if errors}
+    assert all(cases for _, cases in suites)
+    found = [
+        pytest.param(measure, case, id=f"{measure.__module__.removeprefix('interpreted_')}: {name}")
+        for measure, cases in suites
+        for name, case in cases.items()
+    ]
+    return pytest.mark.parametrize(("measure", "case"), found)
+
+
+def assert_as_exact_as_plain_pytorch(measure: Callable[..., dict[str, float]], case: Any) -> None:
+    """No error of the case is above twice that of plain PyTorch in its dtype, and above rounding."""
+    found = measure(case, with_loops=False, device="cuda")
+    assert found
+    wrong = too_large(found, max(2e-6, torch.finfo(case.dtype).eps))
+    assert not wrong, wrong
 
 
 def assert_repeats_are_bit_equal(run: Callable[[], Sequence[Tensor]]) -> None:

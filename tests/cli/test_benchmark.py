@@ -15,6 +15,7 @@ import torch
 from visionattn.analysis.kernel_bench.case import Case, Family, Form, Function, normal
 from visionattn.cli.main import main
 
+ROOT = Path(__file__).parents[2]
 QUICK = ["--quick", "--repeats", "3", "--budget", "0.001"]
 
 
@@ -125,27 +126,60 @@ def test_no_cuda_device(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     assert len(error.splitlines()) == 1
 
 
-def test_the_script_for_a_gpu_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    root = Path(__file__).parents[2]
-    script = root / "tools" / "gpu_check.sh"
-    run = subprocess.run(
-        ["sh", script, "some folder"],
-        env={**os.environ, "DRY_RUN": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    commands = [line for line in run.stdout.splitlines() if line.startswith("+ ")]
-    measured = [line for line in commands if "visionattn benchmark" in line]
+def test_the_script_for_a_gpu_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = ROOT / "tools" / "gpu_check.sh"
+    lines = ran(tmp_path, "some folder", {"DRY_RUN": "1"}).stdout.splitlines()
+    commands = [line for line in lines if line.startswith("+ ")]
+    measured = [line for line in commands if "benchmarks/kernels.py" in line]
     assert len(measured) == 2
     for line in measured:
-        arguments = shlex.split(line.partition("visionattn ")[2].replace("some folder", "somewhere"))
-        assert main([*arguments, "--list"]) == 0  # every option is known
+        # A relative folder is the caller's, who need not stand in the checkout.
+        assert f"{tmp_path}/some folder" in line
+        arguments = shlex.split(line.partition("kernels.py ")[2].replace("some folder", "somewhere"))
+        assert main(["benchmark", "kernels", *arguments, "--list"]) == 0  # every option is known
     assert "efficient-attention" in capsys.readouterr().out
-    named = re.findall(r"tests/[\w/.]+", script.read_text())
-    assert "tests/kernels_once.py" in named
-    assert all((root / name).exists() for name in named)
+    assert f" --docs {ROOT}/docs" in ran(tmp_path, None, {"DRY_RUN": "1"}).stdout
+    # Neither the package nor its command need be installed.
+    assert all("python3" in line for line in commands)
+    named = re.findall(r"(?:tests|benchmarks)/[\w/.]+", script.read_text())
+    assert {"tests/kernels_once.py", "benchmarks/kernels.py"} <= set(named)
+    assert all((ROOT / name).exists() for name in named)
     # Under ten minutes whatever hangs: the sanitizer's line stands once and runs two tools.
     seconds = [int(number) for number in re.findall(r"timeout (\d+) (?!compute)", script.read_text())]
     watched = [int(number) for number in re.findall(r"timeout (\d+) compute-sanitizer", script.read_text())]
+    assert len(seconds) == 4
+    assert len(watched) == 1
     assert sum(seconds) + 2 * sum(watched) < 600
+
+
+@pytest.mark.parametrize(("code", "measured", "ended"), [(0, 2, 0), (124, 2, 0), (1, 2, 0), (9, 0, 9)])
+def test_what_the_sanitizer_does_not_get_through_does_not_end_the_script(
+    code: int, measured: int, ended: int, tmp_path: Path
+) -> None:
+    """Only what it found does: some machines refuse it the device, and it may need more time than there is."""
+    programs = {"compute-sanitizer": f"exit {code}", "python3": 'echo "ran $*"', "timeout": 'shift; "$@"'}
+    for name, body in programs.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+    run = ran(tmp_path, "docs", {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert run.returncode == ended
+    assert len(re.findall("^ran benchmarks/kernels.py", run.stdout, re.M)) == measured
+    assert ("did not get through" in run.stdout) == (code in (1, 124))
+
+
+def test_a_refused_case_is_the_scripts_failure_and_the_rest_is_measured(tmp_path: Path) -> None:
+    refusing = 'echo "ran $*"; case "$*" in benchmarks/*--docs*) exit 1;; esac'
+    for name, body in {"python3": refusing, "timeout": 'shift; "$@"', "compute-sanitizer": "exit 0"}.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+    run = ran(tmp_path, "docs", {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert run.returncode == 1
+    assert len(re.findall("^ran benchmarks/kernels.py", run.stdout, re.M)) == 2
+
+
+def ran(folder: Path, target: str | None, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The script, called from this folder."""
+    command = ["sh", str(ROOT / "tools" / "gpu_check.sh"), *([] if target is None else [target])]
+    return subprocess.run(command, env={**os.environ, **environment}, cwd=folder, capture_output=True, text=True)

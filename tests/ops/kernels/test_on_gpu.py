@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ from gpu_checks import (
     assert_as_exact_as_plain_pytorch,
     assert_compiles_and_is_captured,
     assert_repeats_are_bit_equal,
+    each_case,
 )
 from kernel_cases import ORDERS
 
@@ -59,9 +61,9 @@ def folded_cases() -> dict[str, interpreted_folded_attention.Case]:
     return halves | {"float32": interpreted_folded_attention.Case(4096, 64, 32, 64, 4)}
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
-def test_error_at_most_twice_that_of_plain_pytorch(program: ModuleType) -> None:
-    assert_as_exact_as_plain_pytorch(program.measure, cases(program))
+@each_case(*((program.measure, cases(program)) for program in PROGRAMS))
+def test_error_at_most_twice_that_of_plain_pytorch(measure: Callable[..., dict[str, float]], case: Any) -> None:
+    assert_as_exact_as_plain_pytorch(measure, case)
 
 
 @pytest.mark.parametrize("name", MECHANISMS)

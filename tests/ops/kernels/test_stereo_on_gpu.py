@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import interpreted_stereo as program
 import pytest
 import torch
@@ -11,6 +14,7 @@ from gpu_checks import (
     assert_as_exact_as_plain_pytorch,
     assert_compiles_and_is_captured,
     assert_repeats_are_bit_equal,
+    each_case,
 )
 from torch import Tensor, nn
 
@@ -36,8 +40,9 @@ def cases() -> dict[str, program.Case]:
     return program.CASES["plain"] | large
 
 
-def test_error_at_most_twice_that_of_plain_pytorch() -> None:
-    assert_as_exact_as_plain_pytorch(program.measure, cases())
+@each_case((program.measure, cases()))
+def test_error_at_most_twice_that_of_plain_pytorch(measure: Callable[..., dict[str, float]], case: Any) -> None:
+    assert_as_exact_as_plain_pytorch(measure, case)
 
 
 class Layers(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import interpreted_window_attention as program
@@ -13,6 +14,7 @@ from gpu_checks import (
     assert_as_exact_as_plain_pytorch,
     assert_compiles_and_is_captured,
     assert_repeats_are_bit_equal,
+    each_case,
 )
 
 from visionattn.attention.build import build_attention
@@ -51,8 +53,9 @@ def make(name: str, window: tuple[int, int], **options: Any) -> torch.nn.Module:
     return build_attention(cfg, 96)
 
 
-def test_error_at_most_twice_that_of_plain_pytorch() -> None:
-    assert_as_exact_as_plain_pytorch(program.measure, cases())
+@each_case((program.measure, cases()))
+def test_error_at_most_twice_that_of_plain_pytorch(measure: Callable[..., dict[str, float]], case: Any) -> None:
+    assert_as_exact_as_plain_pytorch(measure, case)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
