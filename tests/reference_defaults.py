@@ -19,7 +19,7 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("aft_local", "AFTLocal"): {"hidden_dim": 64, "s": 256},
     ("aft_simple", "AFTSimple"): {"hidden_dim": 64},
     ("aft_simple", "AFTSimpleAttention"): {"causal": False},
-    ("favor_features", "Favor"): {"stabilize": False},
+    ("favor_features", "Favor"): {"stabilize": False, "softmax_temp": None},
     ("fourier", "dct"): {"norm": None},
     ("gmlp_block", "gMLPBlock"): {"heads": 1, "attn_dim": None, "causal": False, "circulant_matrix": False},
     ("gmlp_sgu", "SpatialGatingUnit"): {"heads": 1, "causal": False, "circulant_matrix": False},

@@ -120,20 +120,23 @@ def test_golden(case: Golden) -> None:
     buffers = case.group("buffer")
     if case.row["cls"] == "SelfAttention":
         heads, width = kwargs.get("heads", 8), kwargs.get("dim_head", 64)
-        projected = (inputs["x"] @ params[f"to_{name}.weight"].mT for name in "qkv")
+        sources = {"q": inputs["x"]} | dict.fromkeys("kv", inputs.get("context", inputs["x"]))
+        projected = (F.linear(x, params[f"to_{n}.weight"], params.get(f"to_{n}.bias")) for n, x in sources.items())
         q, k, v = (t.unflatten(-1, (heads, width)).transpose(1, 2) for t in projected)
         projection = buffers["fast_attention.projection_matrix"]
     else:
         (q, k, v), heads, width = (inputs[name] for name in "qkv"), inputs["q"].shape[1], kwargs["dim_heads"]
         projection = buffers["projection_matrix"]
-    if kwargs.get("no_projection"):
+    if kwargs.get("no_projection") and not kwargs.get("causal"):
         out = efficient_attention(q, k, v)
     elif kwargs.get("causal"):
         # The published form: one factor over all keys, 1e-6 on every feature's sum.
-        ways = (
-            (relu_features,) * 2 if kwargs.get("generalized_attention") else (favor_query_features, favor_key_features)
-        )
-        phi_q, phi_k = (way(t, projection.double()) for way, t in zip(ways, (q, k), strict=True))
+        if kwargs.get("no_projection"):
+            phi_q, phi_k = q.softmax(dim=-1), k.exp()
+        else:
+            relu = kwargs.get("generalized_attention")
+            ways = (relu_features,) * 2 if relu else (favor_query_features, favor_key_features)
+            phi_q, phi_k = (way(t, projection.double()) for way, t in zip(ways, (q, k), strict=True))
         out = causal_feature_attention(phi_q, phi_k, v, feature_eps=1e-6)
     else:
         form = PerformerReLU if kwargs.get("generalized_attention") else Performer
@@ -141,7 +144,7 @@ def test_golden(case: Golden) -> None:
         mixer.projection_matrix.copy_(projection)
         out = mixer.attend(q, k, v, (q.shape[2],), (k.shape[2],))
     if case.row["cls"] == "SelfAttention":
-        out = out.transpose(1, 2).flatten(2) @ params["to_out.weight"].mT + params["to_out.bias"]
+        out = F.linear(out.transpose(1, 2).flatten(2), params["to_out.weight"], params.get("to_out.bias"))
     assert_golden(case, out, inputs, params, tol=1e-10)
 
 
@@ -150,6 +153,9 @@ def test_golden_hyperbolic_features(case: Golden) -> None:
     inputs = case.leaves("in")
     projection = case.group("buffer")["omega"].double().mT
     x = inputs["x"].transpose(1, 2)
+    temperature = case.kwargs.get("softmax_temp")
+    if temperature is not None:  # ours is 1 / sqrt(D)
+        x = x * (temperature * math.sqrt(x.shape[-1])) ** 0.5
     out = hyperbolic_features(x, projection, stabilised=case.kwargs.get("stabilize", False)).transpose(1, 2)
     assert_golden(case, out, inputs, {}, tol=1e-10)
 
