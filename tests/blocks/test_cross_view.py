@@ -94,6 +94,9 @@ def test_bad_input_is_named() -> None:
         CrossViewBlock(8, "WindowAttention")
     with pytest.raises(ValueError, match=r"OnlyMaps takes no rows \(grids of \(2,\) dimensions\); let it look"):
         CrossViewBlock(8, {"type": OnlyMaps})
+    with pytest.raises(ValueError, match=r"LambdaLayer takes no rows .*; let it .*, or give .* such as grid=\(64,\)"):
+        CrossViewBlock(8, "LambdaLayer")
+    assert CrossViewBlock(8, {"type": "LambdaLayer", "grid": (5,)}).attn.grid_dims == (1,)
     assert CrossViewBlock(8, {"type": OnlyMaps}, rows=False).attn.grid_dims == (2,)
     block = CrossViewBlock(8, "SoftmaxAttention")
     with pytest.raises(ValueError, match=r"\[B, 8, H, W\] of one size, got \[1, 8, 3, 5\] and \[1, 8, 3, 6\]"):

@@ -95,5 +95,7 @@ def build_context_mixer(
         raise TypeError(f"{type(mixer).__name__} cannot look at another map; between two views, use one of {able}")
     if (1 if rows else 2) not in mixer.grid_dims:
         what, way_out = ("rows", "let it look at the whole map") if rows else ("maps", "let it look along the rows")
+        if (1 if rows else 2) in type(mixer).grid_dims:
+            way_out += f", or give its config a grid for them, such as grid={(64,) if rows else (64, 64)}"
         raise ValueError(f"{type(mixer).__name__} takes no {what} (grids of {mixer.grid_dims} dimensions); {way_out}")
     return mixer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from visionattn.attention.base import ContextMixer, check_whole
+from visionattn.attention.base import ContextMixer, TokenMixer, check_whole
 from visionattn.attention.build import attention_class, build_attention, list_attention
 from visionattn.registry import MODELS
 from visionattn.typing import AttentionConfig, Feature
@@ -82,7 +82,12 @@ class QueryAggregator(nn.Module):
 def _looker(cfg: AttentionConfig, channels: int, grid: Sequence[int] | None) -> ContextMixer:
     mixer = build_attention(cfg, channels, grid)
     if not isinstance(mixer, ContextMixer):
-        able = ", ".join(name for name in list_attention() if issubclass(attention_class(name), ContextMixer))
+        able = ", ".join(name for name in list_attention() if _asks_no_place(attention_class(name)))
         raise TypeError(f"{type(mixer).__name__} cannot look at another map; as aggregator, use one of {able}")
     mixer.check_loose_queries()
     return mixer
+
+
+def _asks_no_place(mixer: type[TokenMixer]) -> bool:
+    """Whether it looks at other maps from queries that may lie anywhere."""
+    return issubclass(mixer, ContextMixer) and mixer.check_loose_queries is ContextMixer.check_loose_queries
