@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-LARGEST_SHARED = {90: 227 * 1024, 86: 99 * 1024}  # bytes per block
+LARGEST_SHARED = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
+"""Bytes per block, by compute capability: A100, other Ampere and Ada, H100, Blackwell as in GeForce."""
 
 
 class Resources(NamedTuple):

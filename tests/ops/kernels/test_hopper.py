@@ -11,7 +11,7 @@ from hopper import LARGEST_SHARED, Resources, compiled
 from torch import Tensor
 
 from visionattn.ops.folded_mixing import Options, Weights
-from visionattn.ops.kernels.dispatch import FOLDED_PRODUCTS, LITTLE_SHARED, TABLE
+from visionattn.ops.kernels.dispatch import FOLDED_PRODUCTS, LARGE_SHARED, LITTLE_SHARED, TABLE
 from visionattn.ops.kernels.memory_order import empty_volume
 from visionattn.ops.kernels.window_case import WindowCase
 
@@ -193,15 +193,19 @@ def test_assembled_convolution(dtype: torch.dtype, outputs: int, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["efficient", "feature", "random features", "folded, half", "folded", "windows"])
-def test_what_is_served_with_little_shared_memory_fits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The widest cases of `dispatch.LITTLE_SHARED` and of rows of `TABLE` that it does not replace, for sm_86."""
+@pytest.mark.parametrize(("capability", "little"), [(80, False), (86, True), (120, True)])
+def test_the_widest_case_that_is_served_fits(
+    name: str, capability: int, little: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of `TABLE`; where there is little shared memory those of `LITTLE_SHARED` and of rows that it leaves."""
     pytest.importorskip("triton")
-    found = compiled(little_shared_launches()[name], monkeypatch, capability=86)
+    assert (LARGEST_SHARED[capability] < LARGE_SHARED) == little
+    found = compiled(widest_launches(little)[name], monkeypatch, capability=capability)
     assert found
-    assert not {kernel: took for kernel, took in found.items() if took.shared > LARGEST_SHARED[86]}
+    assert not {kernel: took for kernel, took in found.items() if took.shared > LARGEST_SHARED[capability]}
 
 
-def little_shared_launches() -> dict[str, Callable[[], object]]:
+def widest_launches(little: bool) -> dict[str, Callable[[], object]]:
     from visionattn.ops.kernels import (
         efficient_attention_triton,
         efficient_attention_triton_backward,
@@ -213,20 +217,23 @@ def little_shared_launches() -> dict[str, Callable[[], object]]:
         window_attention_triton_backward,
     )
 
+    table = TABLE | LITTLE_SHARED if little else TABLE
+
     def efficient() -> None:
-        q, v, mask = tensors(FULL, TABLE["efficient_attention"].key_width, TABLE["efficient_attention"].value_width)
+        q, v, mask = tensors(FULL, table["efficient_attention"].key_width, table["efficient_attention"].value_width)
         saved = torch.empty(2, 2, q.shape[-1], v.shape[-1]), torch.empty(2, 2, q.shape[-1])
         efficient_attention_triton.forward(q, q, v, mask, 1.0, True)
         efficient_attention_triton_backward.backward(v, q, q, v, mask, *saved, 1.0, True)
 
     def feature(features: int) -> None:
-        q, v, mask = tensors(HALF, LITTLE_SHARED["feature_attention"].key_width, 64)
+        width = table["feature_attention"].key_width
+        q, v, mask = tensors(HALF, width, width)
         projection = torch.empty(features, q.shape[-1]) if features else None
         saved = feature_attention_triton.forward(q, q, v, projection, mask)
         feature_attention_triton_backward.backward(v, q, q, v, projection, mask, *saved)
 
     def folded(dtype: torch.dtype, channels: int, key_dim: int) -> None:
-        assert channels * key_dim == FOLDED_PRODUCTS["float32" if dtype == FULL else "half"][1]
+        assert channels * key_dim == FOLDED_PRODUCTS["float32" if dtype == FULL else "half"][little]
         rows, options = 2 * key_dim + channels, Options(4, key_dim, 1.0, True)
         shapes = (rows, channels), (rows,), (channels, channels), (channels,)
         weights = Weights(*(torch.empty(shape, dtype=dtype) for shape in shapes))
@@ -236,7 +243,7 @@ def little_shared_launches() -> dict[str, Callable[[], object]]:
         folded_attention_triton_backward.backward(options, x, x, None, weights, *saved)
 
     def windows() -> None:
-        width = LITTLE_SHARED["window_attention"].key_width
+        width = table["window_attention"].key_width
         qkv = torch.empty(2, 70, 75, 3, 3, width, dtype=FULL)
         given = qkv, torch.empty(31 * 31, 3), torch.empty(2, 3, width), torch.empty(3), torch.ones(2, 70 * 75).bool()
         case = WindowCase(*given, (16, 16), (8, 8), False, False)
@@ -247,7 +254,7 @@ def little_shared_launches() -> dict[str, Callable[[], object]]:
         "efficient": efficient,
         "feature": partial(feature, 0),
         "random features": partial(feature, 266),
-        "folded, half": partial(folded, HALF, 128, 64),
-        "folded": partial(folded, FULL, 32, 32),
+        "folded, half": partial(folded, HALF, 128, 64 if little else 128),
+        "folded": partial(folded, FULL, 32 if little else 64, 32),
         "windows": windows,
     }

@@ -48,7 +48,7 @@ LITTLE_SHARED = {
     "window_attention": Served(key_width=32, value_width=32, positions=256),
 }
 """What replaces rows of `TABLE` on devices with less than `LARGE_SHARED` bytes of shared memory per program (compute
-capability 8.6 and 8.9), where the wider kernels could not be launched."""
+capability 8.6, 8.9 and 12.0), where the wider kernels could not be launched."""
 
 FOLDED_PRODUCTS = {"half": (128 * 128, 128 * 64), "float32": (64 * 32, 32 * 32)}
 """The most that the two widths of "folded_attention" may make: a program holds five such matrices. The second numbers
