@@ -71,7 +71,7 @@ VOLUMES = {
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)
 _MOST_ELEMENTS = 2**31 - 1
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")  # as Triton
 _TRITON_INSTALLED = find_spec("triton") is not None
 _ORDINARY = (Tensor, torch.nn.Parameter)
 # os.environ answers "not there" by two exceptions, which small maps feel; its own table, where it has one, does not.
