@@ -139,6 +139,8 @@ def test_a_mechanism_of_somebody_else_is_held_to_its_signature() -> None:
     assert Mine(DIM, gain=2).gain == 2
     with pytest.raises(TypeError, match=r"^gain='much' is no number; write gain=1\.0, without quotes$"):
         Mine(DIM, gain="much")
+    with pytest.raises(TypeError, match=r"Mine\.__init__\(\) got an unexpected keyword argument 'gian'"):
+        Mine(DIM, gian=2)
 
 
 @every_mechanism

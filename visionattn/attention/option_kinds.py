@@ -37,7 +37,11 @@ def checks_kinds(init: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(init)
     def checking_init(self: Any, *args: Any, **options: Any) -> None:
-        for name, value in declared.bind(self, *args, **options).arguments.items():
+        try:
+            given = declared.bind(self, *args, **options).arguments
+        except TypeError:
+            given = {}  # Python's own error, from the call below, names the class as well
+        for name, value in given.items():
             if name in checks():
                 checks()[name].check(name, value)
         init(self, *args, **options)
