@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from visionattn.cli.attention_maps import _times_even
 from visionattn.cli.main import main
 from visionattn.engine.config import import_scope, load_config
 from visionattn.registry import MODELS
@@ -60,3 +61,17 @@ def test_what_has_no_maps_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     command = files(tmp_path, CONFIG, {"model.backbone.attention": None})
     assert main([*command, "--out", str(tmp_path / "no"), "--cfg-options", "model.backbone.attention=None"]) == 2
     assert "none of this package's attention mechanisms ran" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("weights", "times"),
+    [
+        ([0.7, 0.1, 0.1, 0.1], 2.8),
+        ([0.5, 0.5, np.nan, np.nan], 1.0),
+        ([70.0, 10.0, 10.0, 10.0], 2.8),  # lambda layers: weights that sum to anything
+        ([3.0, -3.0, -1.0, -1.0], 1.5),
+        ([0.0, 0.0], 0.0),
+    ],
+)
+def test_how_many_times_even_a_query_takes(weights: list[float], times: float) -> None:
+    assert _times_even(np.array(weights, dtype=np.float32)) == pytest.approx(times)

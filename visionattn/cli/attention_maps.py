@@ -114,11 +114,15 @@ def _drawn(call: Recorded, points: list[tuple[float, float]], probe: Probe) -> t
 
 
 def _times_even(weights: NDArray[np.float32]) -> float:
-    """The highest weight over that of attention which looks at all alike."""
+    """The highest weight over that of attention which looks at all alike, as much as this one on the whole.
+
+    Of weights that sum to 1 that is 1 / positions; of those that need not, or may be negative, their mean size.
+    """
     import numpy as np
 
     known = weights[np.isfinite(weights)]
-    return float(known.max()) * known.size
+    even = float(np.abs(known).mean())
+    return float(known.max()) / even if even else 0.0
 
 
 def _section(call: Recorded, drawn: Pixels | None, why: str) -> Html:
